@@ -1,0 +1,1 @@
+"""One file an export format; the file name is its key."""

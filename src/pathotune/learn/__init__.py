@@ -1,0 +1,1 @@
+"""From marked regions to a model, and an honest account of it."""

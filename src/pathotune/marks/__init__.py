@@ -1,0 +1,1 @@
+"""What was drawn: classes, regions, their journal and their exchange format."""

@@ -1,0 +1,1 @@
+"""Backbones, their token features, and the bundles that carry a trained head."""

@@ -1,0 +1,1 @@
+"""One file a tuning method; the file name is its key."""

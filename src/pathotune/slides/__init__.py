@@ -1,0 +1,1 @@
+"""Reading slides at any scale, finding tissue, planning tiles."""
