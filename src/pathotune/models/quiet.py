@@ -1,0 +1,73 @@
+"""Import torch and timm beside a living window without stopping it.
+
+A plain ``import torch`` in a worker thread freezes the window for a quarter of
+a second: its libraries are mapped while Python's global lock is held, and the
+half million objects that torch, torchvision and timm create set off full
+garbage collections of 50 to 200 ms each. Both are avoidable: the libraries are
+mapped beforehand through a foreign call, which gives the lock up, and the
+collector rests during the import and is told to leave what was imported alone.
+`benchmarks/import_gap.py` prints the longest gap with and without.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from threading import Lock
+
+# In the order in which they need one another; the first only on CUDA builds.
+_LIBRARIES = ("libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so", "libtorch.so")
+_RTLD_GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
+_lock = Lock()
+
+
+def _map_libraries() -> None:
+    """Map torch's shared libraries while other threads run; a miss only costs time."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return
+    folder = Path(next(iter(spec.submodule_search_locations))) / "lib"
+    # ctypes' own loader keeps the lock; a call of dlopen as a foreign function does not.
+    dlopen = ctypes.CDLL(None).dlopen
+    dlopen.restype = ctypes.c_void_p
+    dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
+    for name in (*_LIBRARIES, "libtorch_python.so"):
+        library = folder / name
+        if library.is_file():
+            mode = os.RTLD_LAZY | (_RTLD_GLOBAL if name == "libc10.so" else 0)
+            dlopen(os.fsencode(library), mode)
+
+
+def import_torch(*modules: str) -> None:
+    """Import torch and `modules` (dotted names) once, leaving other threads their turn.
+
+    Safe to call from any thread and any number of times. `thaw` undoes the one
+    lasting effect, that the collector passes over what existed at this moment.
+    """
+    wanted = [m for m in ("torch", *modules) if m not in sys.modules]
+    if not wanted:
+        return
+    with _lock:
+        if "torch" not in sys.modules and sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError, AttributeError):
+                _map_libraries()
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            for name in wanted:
+                importlib.import_module(name)
+            gc.freeze()
+        finally:
+            if was_on:
+                gc.enable()
+
+
+def thaw() -> None:
+    """Let the collector look at everything again, when a window has closed."""
+    gc.unfreeze()
