@@ -1,0 +1,484 @@
+"""What one viewer knows: its slide, the marks on it, the model and the map.
+
+There is one `Session` per viewer and nothing global. Docks talk to it and never
+to one another: setters go down, signals come up, always in the GUI thread.
+Everything that takes time is handed to the lanes of `session.jobs`; the map
+that follows every stroke lives in `session.loop`. The session owns the slide
+and closes it when its layer goes or the window closes.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psygnal import Signal
+
+from napari_pathotune import _layers, _settings
+from napari_pathotune._jobs import JobRunner, LaneName, Task
+from napari_pathotune._loop import MapLoop
+from pathotune.events import Event, Note, PathotuneError, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from napari.layers import Image
+    from napari.viewer import Viewer
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.slides.slide import Region, Slide
+    from pathotune.slides.tissue import TissueMask
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error for one dock ("slide", "annotate", "tune", "classify"), in the user's words."""
+
+    where: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is being done; `total` is 0 when it cannot be known."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    slide: Slide
+    annotations: AnnotationSet
+    journal: Any
+    recovered: int
+
+
+class Session:
+    """The state behind the docks of one viewer; get it with `Session.of(viewer)`.
+
+    Attributes
+    ----------
+    slide : Slide or None
+        The open slide. Without um/px (`slide.mpp is None`) nothing is computed.
+    tissue : TissueMask or None
+        Where to look; None until it is found.
+    annotations : AnnotationSet
+        Always there; replaced when another slide or file is opened
+        (`annotations_replaced`), edited in place otherwise (`annotations_changed`).
+    recovered : int
+        How many regions came back from the journal when the slide was opened.
+    loop : MapLoop
+        Features, the fast model and the class map: `loop.classmap`, `loop.head`,
+        `loop.evaluation`, `loop.missing`, `loop.status`.
+    jobs : JobRunner
+        The lanes; most callers use `run`.
+
+    Signals
+    -------
+    slide_changed(Slide | None), mpp_needed(Slide), mpp_changed(float),
+    tissue_changed(TissueMask | None)
+    annotations_replaced(AnnotationSet), annotations_changed(Change)
+    model_changed()
+        The backbone, the model in use or the head changed.
+    validation_changed(Evaluation | None)
+        A new verdict on the fast model; None while there is none.
+    map_changed(TilesDone | None)
+        These tokens of the map are new; None: all of it, its layers included.
+    status_changed(LoopStatus)
+        What the loop computes, what is missing.
+    activity_changed(Activity | None), device_changed(str), note(Note), failed(Failure)
+    dock_wanted(str)
+        Somebody asks for a dock ("slide", "annotate", "tune", "classify") to be raised.
+    closed()
+    """
+
+    slide_changed = Signal(object)
+    mpp_needed = Signal(object)
+    mpp_changed = Signal(float)
+    tissue_changed = Signal(object)
+    annotations_replaced = Signal(object)
+    annotations_changed = Signal(object)
+    model_changed = Signal()
+    validation_changed = Signal(object)
+    map_changed = Signal(object)
+    status_changed = Signal(object)
+    activity_changed = Signal(object)
+    device_changed = Signal(str)
+    note = Signal(object)
+    failed = Signal(object)
+    dock_wanted = Signal(str)
+    closed = Signal()
+
+    _all: ClassVar[weakref.WeakKeyDictionary[Any, Session]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, viewer: Viewer) -> None:
+        from pathotune.marks.annotations import AnnotationSet
+
+        self._viewer = weakref.ref(viewer)
+        self.jobs = JobRunner()
+        self.slide: Slide | None = None
+        self.tissue: TissueMask | None = None
+        self.annotations: AnnotationSet = AnnotationSet()
+        self.recovered = 0
+        self.bundle: Any = None
+        self.card_id = _settings.backbone()
+        self.device = _settings.device()
+        self._journal: Any = None
+        self._layer: Callable[[], Image | None] = lambda: None
+        self._unsubscribe: Callable[[], None] = self.annotations.subscribe(self._on_marks)
+        self.loop = MapLoop(self)
+        self._inserted = viewer.layers.events.inserted.connect(self._on_inserted)
+        viewer.layers.events.removed.connect(self._on_removed)
+
+    @classmethod
+    def of(cls, viewer: Viewer) -> Session:
+        """Return the session of a viewer, made on first use; a slide already open is taken over."""
+        viewer = getattr(viewer, "__wrapped__", viewer)
+        session = cls._all.get(viewer)
+        if session is None:
+            session = cls._all[viewer] = cls(viewer)
+            for layer in list(viewer.layers):
+                session._adopt_layer(layer)
+        return session
+
+    @classmethod
+    def find(cls, viewer: Viewer | None) -> Session | None:
+        """Return the session of a viewer if it has one."""
+        return None if viewer is None else cls._all.get(getattr(viewer, "__wrapped__", viewer))
+
+    @property
+    def viewer(self) -> Viewer | None:
+        """The viewer, or None once it is gone."""
+        return self._viewer()
+
+    @property
+    def slide_layer(self) -> Image | None:
+        """The layer that shows the slide."""
+        return self._layer()
+
+    # -- jobs -----------------------------------------------------------------
+
+    def run(
+        self,
+        lane: LaneName,
+        start: Callable[[], Any],
+        *,
+        what: str,
+        where: str,
+        key: str | None = None,
+        replace: bool = False,
+        background: bool = False,
+        quiet: bool = False,
+        on_event: Callable[[Event], None] | None = None,
+        on_done: Callable[[Any], None] | None = None,
+        on_error: Callable[[PathotuneError], None] | None = None,
+        on_cancelled: Callable[[], None] | None = None,
+    ) -> Task:
+        """Put work in a lane; its notes, progress and errors reach the docks by themselves.
+
+        Parameters
+        ----------
+        lane : {"engine", "fast", "files"}
+            "engine" for torch, "fast" for numpy under 0.2 s, "files" for disks.
+        start : callable
+            Called in the lane's thread; returns a job or a result.
+        what, where : str
+            What it does, in the user's words, and the dock that shows its errors.
+        quiet : bool
+            Show no progress.
+        key, replace, background, on_event, on_done, on_error, on_cancelled
+            As in `Task`. An `on_error` takes the error instead of the dock.
+        """
+
+        def event(e: Event) -> None:
+            if isinstance(e, Note):
+                self.note.emit(e)
+            elif isinstance(e, Progress) and not quiet:
+                self.activity_changed.emit(
+                    Activity(e.what or what, e.done, e.total, e.seconds_left)
+                )
+            if on_event is not None:
+                on_event(e)
+
+        def error(e: PathotuneError) -> None:
+            if not quiet:
+                self.activity_changed.emit(None)
+            if on_error is not None:
+                on_error(e)
+            else:
+                self.fail(where, e)
+
+        def done(result: Any) -> None:
+            if not quiet:
+                self.activity_changed.emit(None)
+            if on_done is not None:
+                on_done(result)
+
+        def cancelled() -> None:
+            if not quiet:
+                self.activity_changed.emit(None)
+            if on_cancelled is not None:
+                on_cancelled()
+
+        task = Task(start, what, key, replace, background, event, done, error, cancelled)
+        return self.jobs.submit(lane, task)
+
+    def fail(self, where: str, error: PathotuneError) -> None:
+        """Show an error in the dock it belongs to."""
+        self.failed.emit(Failure(where, error.message, error.hint))
+
+    # -- the slide ------------------------------------------------------------
+
+    def open(self, path: str | Path) -> None:
+        """Open a slide off the GUI thread; `slide_changed` or `failed` follows."""
+        from pathotune.slides.slide import open_slide
+
+        self.activity_changed.emit(Activity("Opening the slide"))
+        self.run(
+            "files",
+            lambda: _prepare(open_slide(path)),
+            what="Opening the slide",
+            where="slide",
+            key="open",
+            replace=True,
+            on_done=self._show,
+        )
+
+    def open_sample(self) -> None:
+        """Open the sample slide that ships with the program."""
+        from pathotune.slides.sample import sample_slide
+
+        self.open(sample_slide())
+
+    def close_slide(self) -> None:
+        """Close the slide and take its layers away; marks are safe in the journal."""
+        layer, viewer = self._layer(), self.viewer
+        if layer is not None and viewer is not None and layer in viewer.layers:
+            viewer.layers.remove(layer)  # `_on_removed` does the rest
+        else:
+            self._forget_slide()
+
+    def set_mpp(self, mpp: float) -> None:
+        """Answer the question for um/px; remembered for this slide.
+
+        Raises
+        ------
+        PathotuneError
+            The number is outside 0.05 to 40.
+        """
+        if self.slide is None:
+            return
+        self.slide.with_mpp(mpp)
+        viewer = self.viewer
+        if viewer is not None:
+            _layers.rescale(viewer, self.slide)
+        self.mpp_changed.emit(mpp)
+        self.loop.restart()
+
+    def find_tissue(self) -> None:
+        """Find the tissue (again); `tissue_changed` follows."""
+        slide = self.slide
+        if slide is None:
+            return
+
+        def start() -> TissueMask:
+            from pathotune.slides.tissue import tissue_mask
+
+            return tissue_mask(slide)
+
+        self.run(
+            "files",
+            start,
+            what="Finding the tissue",
+            where="slide",
+            key="tissue",
+            replace=True,
+            on_done=self.set_tissue,
+        )
+
+    def set_tissue(self, tissue: TissueMask | None) -> None:
+        """Take another tissue mask; None: look everywhere."""
+        if tissue is None and self.slide is not None:
+            from pathotune.slides.tissue import full_mask
+
+            tissue = full_mask(self.slide)
+        self.tissue = tissue
+        self.tissue_changed.emit(tissue)
+        self.loop.restart()
+
+    def _show(self, opened: _Opened) -> None:
+        """Put an opened slide in the viewer (GUI thread)."""
+        viewer = self.viewer
+        if viewer is None:
+            opened.slide.close()
+            return
+        self.close_slide()
+        self._take_slide(opened, _layers.add_slide(viewer, opened.slide))
+
+    def _take_slide(self, opened: _Opened, layer: Image) -> None:
+        self.slide = opened.slide
+        self._layer = weakref.ref(layer)
+        self.recovered = opened.recovered
+        self._take_annotations(opened.annotations, opened.journal)
+        self.slide_changed.emit(self.slide)
+        if self.slide.mpp is None:
+            self.mpp_needed.emit(self.slide)
+        self.find_tissue()
+
+    def _adopt_layer(self, layer: Any) -> None:
+        """Take over a slide that napari opened through our reader."""
+        slide = _layers.slide_of(layer)
+        if slide is None or slide is self.slide:
+            return
+        self.run(
+            "files",
+            lambda: _prepare(slide),
+            what="Opening the slide",
+            where="slide",
+            key="open",
+            replace=True,
+            on_done=lambda opened: self._adopted(opened, layer),
+        )
+
+    def _adopted(self, opened: _Opened, layer: Image) -> None:
+        viewer = self.viewer
+        if viewer is None or layer not in viewer.layers:
+            return
+        old = self._layer()
+        if old is not None and old in viewer.layers:
+            viewer.layers.remove(old)
+        self._take_slide(opened, layer)
+
+    def _on_inserted(self, event: Any) -> None:
+        self._adopt_layer(event.value)
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is not None and event.value is self._layer():
+            self._forget_slide()
+
+    def _forget_slide(self) -> None:
+        slide, self.slide, self.tissue = self.slide, None, None
+        self._layer = lambda: None
+        if slide is None:
+            return
+        from pathotune.marks.annotations import AnnotationSet
+
+        self.loop.clear()
+        self._close_journal()
+        self._take_annotations(AnnotationSet(), None)
+        self.slide_changed.emit(None)
+        # Jobs that still read from it end at their next event; close it after them.
+        self.run("files", slide.close, what="Closing the slide", where="slide", quiet=True)
+
+    # -- marks ----------------------------------------------------------------
+
+    def load_annotations(self, path: str | Path) -> None:
+        """Replace the marks by those of a GeoJSON file; they go to the journal as well."""
+        from pathotune.marks.geojson import read_geojson
+
+        def done(marks: AnnotationSet) -> None:
+            if self._journal is not None:
+                self._journal.attach(marks)
+            self._take_annotations(marks, self._journal)
+
+        self.run(
+            "files",
+            lambda: read_geojson(Path(path)),
+            what="Reading annotations",
+            where="annotate",
+            on_done=done,
+        )
+
+    def save_annotations(self, path: str | Path) -> None:
+        """Write the marks as GeoJSON that QuPath reads."""
+        from pathotune.marks.geojson import write_geojson
+
+        marks = self.annotations
+        self.run(
+            "files",
+            lambda: write_geojson(Path(path), marks),
+            what="Saving annotations",
+            where="annotate",
+            on_done=lambda _: self.note.emit(Note(f"Saved {Path(path).name}.")),
+        )
+
+    def _take_annotations(self, marks: AnnotationSet, journal: Any) -> None:
+        self._unsubscribe()
+        self.annotations, self._journal = marks, journal
+        self._unsubscribe = marks.subscribe(self._on_marks)
+        self.annotations_replaced.emit(marks)
+        self.loop.marks_changed()
+
+    def _on_marks(self, change: Any) -> None:
+        self.annotations_changed.emit(change)
+        self.loop.marks_changed()
+
+    def _close_journal(self) -> None:
+        journal, self._journal = self._journal, None
+        close = getattr(journal, "close", None)
+        if close is not None:
+            close()
+
+    # -- model ----------------------------------------------------------------
+
+    def set_card(self, card_id: str) -> None:
+        """Use another backbone; its features are computed in the background."""
+        if card_id != self.card_id:
+            self.card_id = card_id
+            self.bundle = None
+            self.model_changed.emit()
+            self.loop.restart()
+
+    def set_device(self, device: str) -> None:
+        """Compute on "auto", "cpu" or "cuda"."""
+        if device != self.device:
+            self.device = device
+            self.device_changed.emit(device)
+            self.loop.restart()
+
+    def use_bundle(self, bundle: Any) -> None:
+        """Draw the map with a finished model; None: with the fast model that follows the marks."""
+        self.bundle = bundle
+        self.model_changed.emit()
+        self.loop.restart()
+
+    # -- the end --------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop all threads, close the slide and let go of the viewer."""
+        if self.jobs.closed:
+            return
+        self.loop.close()
+        self.jobs.close()
+        viewer = self.viewer
+        if viewer is not None:
+            viewer.layers.events.inserted.disconnect(self._on_inserted)
+            viewer.layers.events.removed.disconnect(self._on_removed)
+            type(self)._all.pop(viewer, None)
+        self._unsubscribe()
+        self._close_journal()
+        if self.slide is not None:
+            self.slide.close()
+        self.closed.emit()
+
+
+def _prepare(slide: Slide) -> _Opened:
+    """Attach the slide's journal and bring back what it holds (files lane)."""
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.journal import Journal, journal_for, replay
+
+    path = journal_for(slide.fingerprint)
+    marks = replay(path) if path.exists() else AnnotationSet()
+    journal = Journal(path)
+    journal.attach(marks)
+    return _Opened(slide, marks, journal, len(marks.items))
+
+
+def region_text(region: Region) -> str:
+    """Return a region as "x, y, width, height", for messages."""
+    return f"{region.x}, {region.y}, {region.width}, {region.height}"
