@@ -10,7 +10,6 @@ and closes it when its layer goes or the window closes.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +18,7 @@ from psygnal import Signal
 from napari_pathotune import _layers, _settings
 from napari_pathotune._jobs import JobRunner, LaneName, Task
 from napari_pathotune._loop import MapLoop
+from napari_pathotune._opening import Activity, Failure, Opened, prepare
 from pathotune.events import Event, Note, PathotuneError, Progress
 
 if TYPE_CHECKING:
@@ -27,35 +27,8 @@ if TYPE_CHECKING:
     from napari.layers import Image
     from napari.viewer import Viewer
     from pathotune.marks.annotations import AnnotationSet
-    from pathotune.slides.slide import Region, Slide
+    from pathotune.slides.slide import Slide
     from pathotune.slides.tissue import TissueMask
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error for one dock ("slide", "annotate", "tune", "classify"), in the user's words."""
-
-    where: str
-    message: str
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What is being done; `total` is 0 when it cannot be known."""
-
-    what: str
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    slide: Slide
-    annotations: AnnotationSet
-    journal: Any
-    recovered: int
 
 
 class Session:
@@ -241,7 +214,7 @@ class Session:
         self.activity_changed.emit(Activity("Opening the slide"))
         self.run(
             "files",
-            lambda: _prepare(open_slide(path)),
+            lambda: prepare(open_slide(path)),
             what="Opening the slide",
             where="slide",
             key="open",
@@ -311,7 +284,7 @@ class Session:
         self.tissue_changed.emit(tissue)
         self.loop.restart()
 
-    def _show(self, opened: _Opened) -> None:
+    def _show(self, opened: Opened) -> None:
         """Put an opened slide in the viewer (GUI thread)."""
         viewer = self.viewer
         if viewer is None:
@@ -320,7 +293,7 @@ class Session:
         self.close_slide()
         self._take_slide(opened, _layers.add_slide(viewer, opened.slide))
 
-    def _take_slide(self, opened: _Opened, layer: Image) -> None:
+    def _take_slide(self, opened: Opened, layer: Image) -> None:
         self.slide = opened.slide
         self._layer = weakref.ref(layer)
         self.recovered = opened.recovered
@@ -337,7 +310,7 @@ class Session:
             return
         self.run(
             "files",
-            lambda: _prepare(slide),
+            lambda: prepare(slide),
             what="Opening the slide",
             where="slide",
             key="open",
@@ -345,7 +318,7 @@ class Session:
             on_done=lambda opened: self._adopted(opened, layer),
         )
 
-    def _adopted(self, opened: _Opened, layer: Image) -> None:
+    def _adopted(self, opened: Opened, layer: Image) -> None:
         viewer = self.viewer
         if viewer is None or layer not in viewer.layers:
             return
@@ -465,20 +438,3 @@ class Session:
         if self.slide is not None:
             self.slide.close()
         self.closed.emit()
-
-
-def _prepare(slide: Slide) -> _Opened:
-    """Attach the slide's journal and bring back what it holds (files lane)."""
-    from pathotune.marks.annotations import AnnotationSet
-    from pathotune.marks.journal import Journal, journal_for, replay
-
-    path = journal_for(slide.fingerprint)
-    marks = replay(path) if path.exists() else AnnotationSet()
-    journal = Journal(path)
-    journal.attach(marks)
-    return _Opened(slide, marks, journal, len(marks.items))
-
-
-def region_text(region: Region) -> str:
-    """Return a region as "x, y, width, height", for messages."""
-    return f"{region.x}, {region.y}, {region.width}, {region.height}"

@@ -1,0 +1,56 @@
+"""What the session tells the docks, and how a slide is made ready for it.
+
+Opening a slide also opens its journal: marks drawn before, even by a program
+that was killed, come back with it. That reads disks, so it happens in the
+files lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.slides.slide import Slide
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error for one dock ("slide", "annotate", "tune", "classify"), in the user's words."""
+
+    where: str
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What is being done; `total` is 0 when it cannot be known."""
+
+    what: str
+    done: int = 0
+    total: int = 0
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A slide ready to be shown; `recovered` regions came back from its journal."""
+
+    slide: Slide
+    annotations: AnnotationSet
+    journal: Any
+    recovered: int
+
+
+def prepare(slide: Slide) -> Opened:
+    """Attach the slide's journal and bring back what it holds (files lane)."""
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.journal import Journal, journal_for, replay
+
+    path = journal_for(slide.fingerprint)
+    marks = replay(path) if path.exists() else AnnotationSet()
+    journal = Journal(path)
+    journal.attach(marks)
+    return Opened(slide, marks, journal, len(marks.items))
