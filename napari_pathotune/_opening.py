@@ -1,4 +1,4 @@
-"""What the session tells the docks, and how a slide is made ready for it.
+"""How a slide is made ready to be shown.
 
 Opening a slide also opens its journal: marks drawn before, even by a program
 that was killed, come back with it. That reads disks, so it happens in the
@@ -13,25 +13,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathotune.marks.annotations import AnnotationSet
     from pathotune.slides.slide import Slide
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """An error for one dock ("slide", "annotate", "tune", "classify"), in the user's words."""
-
-    where: str
-    message: str
-    hint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """What is being done; `total` is 0 when it cannot be known."""
-
-    what: str
-    done: int = 0
-    total: int = 0
-    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
