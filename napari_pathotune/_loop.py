@@ -170,9 +170,10 @@ class MapLoop:
         card_id = session.card_id
 
         def start() -> _Plan:
-            from pathotune.models.cards import card
             from pathotune.models.features import FeatureStore
             from pathotune.slides.tiles import TileGrid
+
+            from pathotune.models.cards import card
 
             backbone = card(card_id)
             grid = TileGrid.plan(

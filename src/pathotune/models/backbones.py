@@ -1,0 +1,310 @@
+"""From a model card to tokens: one path for every family of timm.
+
+Each part of a card becomes a frozen timm network whose ``forward_intermediates``
+gives feature maps with their grid: prefix tokens are counted by timm, never
+assumed, and maps laid out channels-last come back channels-first. The maps are
+brought to the card's token grid, joined, cut to the tile's core and projected.
+Batches have one fixed shape, so that a tile's tokens do not depend on what
+happens to share its batch.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathotune.events import Note, PathotuneError
+from pathotune.models import runtime
+from pathotune.models._torchvision import import_timm
+from pathotune.models.weights import is_offline, read_state, resolve, set_offline
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pathotune.models.cards import ModelCard, Part
+
+__all__ = ["Backbone", "is_offline", "load_backbone", "set_offline"]
+
+# Keys of a whole network's file that a headless, shortened one may leave unused.
+_UNUSED = ("head", "fc.", "fc_norm.", "classifier", "norm.", "attn_pool", "conv_head", "bn2.")
+_UNUSED_ENDS = ("mask_token", "num_batches_tracked", "relative_position_index", "attn_mask")
+
+
+def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = False) -> Backbone:
+    """Build the frozen networks of a card with their checked weights.
+
+    Parameters
+    ----------
+    card : ModelCard
+    device : str
+        As `runtime.pick_device` returns it, or "auto".
+    allow_download : bool
+        The user agreed to fetch this model; the offline switch overrules it.
+
+    Raises
+    ------
+    PathotuneError
+        Weights missing, not agreed to, damaged, of another sha256, or not fitting
+        the architecture; the architecture is unknown to timm.
+    """
+    # Files are looked for before seconds go into importing torch.
+    files = [resolve(part.weights, card, allow_download) for part in card.parts]
+    projection_file = card.projection and resolve(card.projection, card, allow_download)
+    import_timm()
+    device = runtime.pick_device(device)
+    side = card.tile_px
+    networks = [
+        _build(card, part, read_state(file), part.input_px or side).to(device)
+        for part, file in zip(card.parts, files, strict=True)
+    ]
+    projection = None
+    if projection_file:
+        projection = {k: v.to(device) for k, v in read_state(projection_file).items()}
+    backbone = Backbone(card, device, networks, projection)
+    backbone.check()
+    return backbone
+
+
+def _build(card: ModelCard, part: Part, state: dict[str, Any], side: int) -> Any:
+    """Return one part's network, cut after its last tap, with weights, in eval mode."""
+    import timm
+    import torch
+
+    try:
+        with torch.random.fork_rng(devices=[]):  # building must not move anybody's seed
+            network = timm.create_model(
+                part.timm, pretrained=False, num_classes=0, **dict(part.kwargs)
+            )
+        if "img_size" not in part.kwargs and hasattr(network, "set_input_size"):
+            network.set_input_size(img_size=(side, side))
+        whole = set(network.state_dict())
+        if not hasattr(network, "forward_intermediates"):
+            raise ValueError("it gives no feature maps")
+        convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+        if convert is not None:
+            state = convert(state, network)
+        network.prune_intermediate_layers(list(part.taps), prune_norm=part.norm != "final")
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, IndexError) as error:
+        raise PathotuneError(
+            f"The model card of {card.name} does not describe a network that can be built "
+            f"({part.timm}: {error}).",
+            f"Check timm, taps and kwargs in {card.source or card.id}.",
+        ) from error
+    _load(card, part, network, state, whole)
+    return network.eval().requires_grad_(False)
+
+
+def _load(
+    card: ModelCard, part: Part, network: Any, state: dict[str, Any], whole: set[str]
+) -> None:
+    """Fill a network with weights that must fit it."""
+    wanted = network.state_dict()
+    missing = sorted(k for k in wanted if k not in state and not k.endswith(_UNUSED_ENDS))
+    foreign = sorted(
+        k
+        for k in state
+        if k not in whole and not k.startswith(_UNUSED) and not k.endswith(_UNUSED_ENDS)
+    )
+    shapes = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    if missing or foreign or shapes:
+        what = (missing + shapes + foreign)[0]
+        raise PathotuneError(
+            f"The weights of {card.name} do not fit {part.timm}: {len(missing)} missing, "
+            f"{len(foreign)} unknown, {len(shapes)} of another shape, {what} for one.",
+            f"Check `timm`, `kwargs` and `where` in {card.source or card.id}.",
+        )
+    network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+
+
+class Backbone:
+    """The frozen networks of a card on a device.
+
+    Parameters
+    ----------
+    card : ModelCard
+    device : str
+    networks : list of torch.nn.Module
+        One for each part.
+    projection : dict or None
+        Tensors "basis" (C, D), and optionally "mean" (C,) and "scale" (D,): tokens
+        become ``((x - mean) @ basis) / scale``.
+    """
+
+    def __init__(
+        self, card: ModelCard, device: str, networks: list[Any], projection: dict[str, Any] | None
+    ) -> None:
+        self.card = card
+        self.device = device
+        self.batch = runtime.batch_size(device, card.tile_px)
+        self._networks = networks
+        self._projection = projection
+        self._notes: list[Note] = []
+        self._check_projection()
+
+    def _check_projection(self) -> None:
+        if self._projection is None:
+            return
+        basis = self._projection.get("basis")
+        if basis is None or basis.ndim != 2 or basis.shape[1] != self.card.dims:
+            raise PathotuneError(
+                f"The projection of {self.card.name} does not give {self.card.dims} features.",
+                "It must hold `basis` (channels, dims), and may hold `mean` and `scale`.",
+            )
+
+    def check(self) -> None:
+        """Run one white tile, so that a card that does not hang together fails here."""
+        side = self.card.tile_px
+        try:
+            self._forward(np.full((1, side, side, 3), 255, dtype=np.uint8), 0)
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            if runtime.is_out_of_memory(error):
+                raise runtime.too_little_memory(self.card, self.device) from error
+            raise PathotuneError(
+                f"{self.card.name} was built but cannot look at a tile ({error}).",
+                f"Check tile_px, taps, norm and kwargs in {self.card.source or self.card.id}.",
+            ) from error
+
+    def notes(self) -> list[Note]:
+        """Return, once, what the user should know about the run so far."""
+        notes, self._notes = self._notes, []
+        return notes
+
+    def tokens(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the tokens of the tiles' cores.
+
+        Parameters
+        ----------
+        tiles : (B, P, P, 3) uint8
+            Whole tiles with their halo, RGB, at the card's um/px; any B.
+
+        Returns
+        -------
+        (B, core, core, D) float32
+        """
+        return self._run(tiles, self.card.halo)
+
+    def tokens_full(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the tokens of whole tiles, halo included: (B, T, T, D) float32."""
+        return self._run(tiles, 0)
+
+    def _run(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
+        side = self.card.tile_px
+        if tiles.ndim != 4 or tiles.shape[1:] != (side, side, 3) or tiles.dtype != np.uint8:
+            raise ValueError(f"tiles must be (B, {side}, {side}, 3) uint8, not {tiles.shape}")
+        grid = self.card.tokens - 2 * crop
+        out = np.empty((len(tiles), grid, grid, self.card.dims), dtype=np.float32)
+        start = 0
+        while start < len(tiles):
+            chunk = tiles[start : start + self.batch]
+            try:
+                out[start : start + len(chunk)] = self._forward(_padded(chunk, self.batch), crop)[
+                    : len(chunk)
+                ]
+            except (RuntimeError, MemoryError) as error:
+                if not runtime.is_out_of_memory(error):
+                    raise
+                self._halve(error)
+                continue
+            start += len(chunk)
+        return out
+
+    def _halve(self, error: BaseException) -> None:
+        runtime.release_memory(self.device)
+        if self.batch == 1:
+            raise runtime.too_little_memory(self.card, self.device) from error
+        self.batch //= 2
+        self._notes.append(
+            Note(
+                "Memory ran short: the computation goes on with "
+                f"{self.batch} tile{'s' if self.batch > 1 else ''} at a time.",
+                "warning",
+            )
+        )
+
+    def _forward(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
+            pixels = pixels.permute(0, 3, 1, 2).float().div_(255.0)
+            maps = [
+                m
+                for part, network in zip(self.card.parts, self._networks, strict=True)
+                for m in self._maps(part, network, pixels)
+            ]
+            if crop:
+                maps = [m[:, :, crop:-crop, crop:-crop] for m in maps]
+            x = torch.cat(maps, dim=1).permute(0, 2, 3, 1)
+            if self._projection is not None:
+                x = self._project(x)
+            if x.shape[-1] != self.card.dims:
+                raise PathotuneError(
+                    f"{self.card.name} gives {x.shape[-1]} features, its card says "
+                    f"{self.card.dims}.",
+                    f"Set dims = {x.shape[-1]} in {self.card.source or self.card.id}.",
+                )
+            result: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
+            return result
+
+    def _maps(self, part: Part, network: Any, pixels: Any) -> list[Any]:
+        """Return one part's maps (B, C, T, T) on the card's token grid."""
+        import torch
+        from torch.nn import functional
+
+        side = part.input_px
+        if side is not None and side != pixels.shape[-1]:
+            pixels = functional.interpolate(
+                pixels, size=(side, side), mode="bilinear", antialias=True
+            )
+        mean = torch.tensor(part.mean, device=pixels.device).view(1, 3, 1, 1)
+        std = torch.tensor(part.std, device=pixels.device).view(1, 3, 1, 1)
+        maps = network.forward_intermediates(
+            (pixels - mean) / std,
+            indices=list(part.taps),
+            norm=part.norm == "final",
+            output_fmt="NCHW",
+            intermediates_only=True,
+        )
+        if part.norm == "token":
+            maps = [
+                functional.layer_norm(m.permute(0, 2, 3, 1), m.shape[1:2]).permute(0, 3, 1, 2)
+                for m in maps
+            ]
+        return [_to_grid(m, self.card.tokens) for m in maps]
+
+    def _project(self, x: Any) -> Any:
+        projection = self._projection or {}
+        if x.shape[-1] != projection["basis"].shape[0]:
+            raise PathotuneError(
+                f"The projection of {self.card.name} expects {projection['basis'].shape[0]} "
+                f"channels, its parts give {x.shape[-1]}.",
+                "The card's taps and its projection do not belong together.",
+            )
+        if "mean" in projection:
+            x = x - projection["mean"]
+        x = x @ projection["basis"]
+        return x / projection["scale"] if "scale" in projection else x
+
+
+def _padded(tiles: NDArray[np.uint8], batch: int) -> NDArray[np.uint8]:
+    """Fill a short batch up with white tiles."""
+    if len(tiles) == batch:
+        return tiles
+    white = np.full((batch - len(tiles), *tiles.shape[1:]), 255, dtype=np.uint8)
+    return np.concatenate([tiles, white])
+
+
+def _to_grid(m: Any, tokens: int) -> Any:
+    """Bring a map (B, C, h, w) to (B, C, tokens, tokens): area mean down, bilinear up."""
+    from torch.nn import functional
+
+    h, w = m.shape[-2:]
+    if (h, w) == (tokens, tokens):
+        return m
+    if h % tokens == 0 and w % tokens == 0:
+        return functional.adaptive_avg_pool2d(m, tokens)
+    return functional.interpolate(
+        m, size=(tokens, tokens), mode="bilinear", antialias=h > tokens, align_corners=False
+    )
