@@ -15,7 +15,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; 
 #   make demo TORCH_OPTIONS="--index-url ADDRESS"
 TORCH_OPTIONS ?=
 OUT ?= demo-output
-PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet
+PIP := .venv/bin/python -m pip --disable-pip-version-check --quiet --quiet
 VPY := .venv/bin/python
 # A virtual screen where there is none; GL in software, which needs no graphics card.
 SCREEN := .ci/screen.sh

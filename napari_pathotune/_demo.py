@@ -1,0 +1,128 @@
+"""The demo's window: the sample slide, its marks, all docks, and what to do next.
+
+The engine's demo starts this as a program of its own, because the engine does
+not know the window. With ``--picture`` it saves a picture of the finished state
+and ends, which is how a computer without a screen gets to see the window.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QLabel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from napari.viewer import Viewer
+
+    from napari_pathotune._session import Session
+
+DOCKS = ("Slide", "Annotate", "Tune", "Classify")
+SIZE = (1500, 940)
+LIMIT_S = 150.0
+_LOOK_MS = 250
+_SETTLE_S = 1.5  # the last repaint after the verdict
+
+NEXT = (
+    "<b>What next?</b>&nbsp;&nbsp;"
+    "<b>1</b>&nbsp;Zoom in and compare the map with the tissue; press C to hide and show it."
+    "&nbsp;&nbsp;<b>2</b>&nbsp;In Annotate pick a class and draw round a spot that is wrong: "
+    "the map follows."
+    "&nbsp;&nbsp;<b>3</b>&nbsp;In Slide open a slide of your own, and mark two classes on it."
+)
+
+
+def open_window(device: str = "auto") -> tuple[Viewer, Session]:
+    """Open napari with the sample slide, its marks and all docks; the map follows by itself."""
+    import napari
+    from pathotune.slides.sample import sample_annotations
+
+    from napari_pathotune._session import Session
+
+    viewer = napari.Viewer(title="PathoTune demo")
+    viewer.window.resize(*SIZE)
+    session = Session.of(viewer)
+    session.set_device(device)
+    _open_docks(viewer)
+    _show_next(viewer)
+
+    def load(slide: Any) -> None:
+        if slide is not None:
+            session.slide_changed.disconnect(load)
+            session.load_annotations(sample_annotations())
+
+    session.slide_changed.connect(load)
+    session.open_sample()
+    return viewer, session
+
+
+def _open_docks(viewer: Viewer) -> None:
+    """Slide over Annotate on the left of the right side, Tune over Classify below as tabs."""
+    first = None
+    for name in DOCKS:
+        dock, _ = viewer.window.add_plugin_dock_widget(
+            "napari-pathotune", name, tabify=first is not None
+        )
+        first = first or dock
+    dock.raise_()
+
+
+def _show_next(viewer: Viewer) -> None:
+    text = QLabel(NEXT)
+    text.setTextFormat(Qt.TextFormat.RichText)
+    text.setWordWrap(True)
+    text.setContentsMargins(8, 4, 8, 4)
+    viewer.window.add_dock_widget(text, name="What next", area="bottom")
+
+
+def finished(session: Session) -> bool:
+    """Tell whether the whole map is painted and judged, or something went wrong for good."""
+    status = session.loop.status
+    return bool(status.has_map and not status.computing and session.loop.evaluation is not None)
+
+
+def take_picture(viewer: Viewer, session: Session, path: str) -> None:
+    """Save a picture of the whole window once the map stands, then close it."""
+    start = time.monotonic()
+    done: list[float] = []
+    problems: list[str] = []
+    session.failed.connect(lambda failure: problems.append(failure.message))
+
+    def look() -> None:
+        now = time.monotonic()
+        if finished(session) and not done:
+            done.append(now)
+        late = now - start > LIMIT_S
+        if (done and now - done[0] > _SETTLE_S) or late:
+            timer.stop()
+            if not late:
+                viewer.screenshot(path, canvas_only=False, flash=False)
+            viewer.close()
+
+    timer = QTimer(viewer.window._qt_window)
+    timer.timeout.connect(look)
+    timer.start(_LOOK_MS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Open the demo's window; with --picture save what it looks like and end."""
+    parser = argparse.ArgumentParser(prog="napari_pathotune._demo")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--picture", default=None)
+    args = parser.parse_args(argv)
+    import napari
+
+    viewer, session = open_window(args.device)
+    if args.picture:
+        take_picture(viewer, session, args.picture)
+    napari.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
