@@ -146,7 +146,10 @@ def test_no_qt_binding_is_forced_on_anybody(built):
 
 
 def test_the_manifest_is_valid_where_the_wheel_is_installed(clean, tmp_path):
-    code = "import sys; from npe2.cli import main; sys.argv = ['npe2', 'validate', 'napari-pathotune']; main()"
+    code = (
+        "import sys; from npe2.cli import main; "
+        "sys.argv = ['npe2', 'validate', 'napari-pathotune']; main()"
+    )
     assert "valid" in run(clean, code, tmp_path).lower()
 
 

@@ -9,7 +9,6 @@ carries the slide's name as the user sees it and no path.
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict, is_dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,7 @@ def write_report(
         caution=CAUTION,
         pictures=[embedded_picture(*p) for p in pictures],
         areas=area_rows(classmap),
-        held_out=asdict(held_out) if is_dataclass(held_out) else held_out,  # type: ignore[arg-type]
+        held_out=dict(held_out),
         facts=facts or {},
         unseen=unseen,
         credit=credit,
