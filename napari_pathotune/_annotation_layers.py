@@ -1,0 +1,272 @@
+"""The board the pen writes on: napari's layers of regions and points of one session.
+
+The session's `AnnotationSet` is the truth: it has undo, the journal and everything that
+was imported. The layers only mirror it, and an edit by hand becomes an edit of the set
+when the pen is lifted. Here is what the two layers share: the class and the width of the
+pen, the colours, where a level-0 pixel lies in napari's world, and which layer is active.
+"""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from psygnal import Signal
+
+from napari_pathotune import _layers
+from napari_pathotune._point_layer import PointLayer
+from napari_pathotune._region_layer import RegionLayer
+
+if TYPE_CHECKING:
+    from napari_pathotune._session import Session
+    from pathotune.marks.annotations import Annotation, AnnotationSet, Change
+
+#: Colour of what has no class yet.
+NO_CLASS = (0.45, 0.45, 0.45)
+
+
+class AnnotationLayers:
+    """The regions and points of one session on the screen; get it with `AnnotationLayers.of`.
+
+    Signals
+    -------
+    note(str)
+        A sentence for the user.
+    class_chosen(str | None)
+        The class of the next region.
+    pen_changed()
+        The width of the brush.
+    selection_changed()
+    layer_made(layer, str)
+        A layer of "regions" or "points" was made (it may be thrown away and made again).
+    """
+
+    note = Signal(str)
+    class_chosen = Signal(object)
+    pen_changed = Signal()
+    selection_changed = Signal()
+    layer_made = Signal(object, str)
+
+    _all: ClassVar[weakref.WeakKeyDictionary[Any, AnnotationLayers]] = weakref.WeakKeyDictionary()
+
+    def __init__(self, viewer: Any, session: Session) -> None:
+        self.viewer = viewer
+        self.session = session
+        self.active_class: str | None = None
+        self.labels = False
+        self._pen_um = 60.0
+        self._mine = False
+        self.regions = RegionLayer(self)
+        self.points = PointLayer(self)
+        session.slide_changed.connect(self._on_place)
+        session.mpp_changed.connect(self._on_place)
+        session.annotations_replaced.connect(self._on_replaced)
+        session.annotations_changed.connect(self._on_change)
+        session.closed.connect(self.close)
+        viewer.scene.camera.events.zoom.connect(self._on_zoom)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        self._on_replaced()
+
+    @classmethod
+    def of(cls, viewer: Any, session: Session) -> AnnotationLayers:
+        """Return the one board of a session, made on first use."""
+        board = cls._all.get(session)
+        if board is None:
+            board = cls._all[session] = cls(getattr(viewer, "__wrapped__", viewer), session)
+        return board
+
+    def close(self) -> None:
+        """Let go of the session and the viewer; the layers stay."""
+        self.session.slide_changed.disconnect(self._on_place)
+        self.session.mpp_changed.disconnect(self._on_place)
+        self.session.annotations_replaced.disconnect(self._on_replaced)
+        self.session.annotations_changed.disconnect(self._on_change)
+        self.session.closed.disconnect(self.close)
+        self.viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
+        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.regions.close()
+        self.points.close()
+        type(self)._all.pop(self.session, None)
+
+    # ---- what is asked --------------------------------------------------------------------
+
+    @property
+    def annotations(self) -> AnnotationSet:
+        """The session's annotations."""
+        return self.session.annotations
+
+    @property
+    def mpp(self) -> float:
+        """um per level-0 px; 1 where the slide does not tell."""
+        slide = self.session.slide
+        return float(slide.mpp or 1.0) if slide is not None else 1.0
+
+    @property
+    def screen_px(self) -> float:
+        """Level-0 px under one pixel of the screen."""
+        return 1.0 / max(float(self.viewer.scene.camera.zoom) * self.mpp, 1e-9)
+
+    @property
+    def pen_um(self) -> float:
+        """Diameter of the brush in um."""
+        return self._pen_um
+
+    @pen_um.setter
+    def pen_um(self, value: float) -> None:
+        self._pen_um = value
+        self.pen_changed.emit()
+
+    @property
+    def pen_px(self) -> float:
+        """Diameter of the brush in level-0 px."""
+        return self._pen_um / self.mpp
+
+    @property
+    def drawing(self) -> bool:
+        """Whether a region is under the pen that is not yet an annotation."""
+        return bool(self.regions.drawing_mode)
+
+    def class_names(self) -> list[str]:
+        """Return the names of the classes in their order."""
+        return [c.name for c in self.annotations.classes]
+
+    def class_of(self, annotation_id: str) -> str | None:
+        """Return the class of an annotation, None also for one that is gone."""
+        try:
+            return self.annotations.get(annotation_id).class_name
+        except KeyError:
+            return None
+
+    def colour(self, name: str | None) -> tuple[float, float, float]:
+        """Return the colour of a class, 0 to 1."""
+        for c in self.annotations.classes:
+            if c.name == name:
+                return (c.colour[0] / 255, c.colour[1] / 255, c.colour[2] / 255)
+        return NO_CLASS
+
+    def selected(self) -> list[str]:
+        """Return the ids of the annotations selected on the active layer."""
+        active = self.viewer.layers.selection.active
+        if active is None:
+            return []
+        if active is self.regions.layer:
+            return self.regions.selected()
+        return self.points.selected() if active is self.points.layer else []
+
+    # ---- what is done ---------------------------------------------------------------------
+
+    def choose_class(self, name: str | None) -> None:
+        """Make `name` the class of the next region."""
+        if name == self.active_class:
+            return
+        self.active_class = name
+        self.regions.show_pen_colour()
+        self.points.show_pen_colour()
+        self.class_chosen.emit(name)
+
+    def show_labels(self, on: bool) -> None:
+        """Write the class beside every region, or not."""
+        self.labels = on
+        self.regions.show_labels()
+
+    def new_annotation(self, kind: Any, geometry: Any, width: float = 0.0) -> Annotation:
+        """Return a new annotation of the class under the pen."""
+        from pathotune.marks.annotations import Annotation
+
+        return Annotation(
+            id=str(uuid.uuid4()),
+            class_name=self.active_class,
+            kind=kind,
+            geometry=geometry,
+            width=width,
+        )
+
+    @contextmanager
+    def editing(self) -> Iterator[None]:
+        """Edit the set for what the screen already shows, so that it is not drawn again."""
+        before, self._mine = self._mine, True
+        try:
+            yield
+        finally:
+            self._mine = before
+
+    def replace(self, changed: Sequence[Annotation]) -> None:
+        """Put edited annotations in the set, for what the screen already shows."""
+        with self.editing():
+            for annotation in changed:
+                self.annotations.replace(annotation)
+
+    def add_layer(self, kind: str, name: str, **how: Any) -> Any:
+        """Add one of our layers above the rest without taking the hand off the active one."""
+        layers = self.viewer.layers
+        active = layers.selection.active
+        layer = getattr(self.viewer, kind)(
+            name=name,
+            opacity=1.0,
+            metadata={_layers.KEY: {"layer": name.lower()}},
+            **self._placement(),
+            **how,
+        )
+        if active is not None:
+            layers.selection.active = active
+        self.layer_made.emit(layer, name.lower())
+        return layer
+
+    # ---- what happened --------------------------------------------------------------------
+
+    def _on_change(self, change: Change) -> None:
+        self._keep_class()
+        if change.classes_changed:
+            self.regions.show_pen_colour()
+            self.points.show_pen_colour()
+        items = list(self.annotations.items)
+        if not self._mine and change.ids:
+            self.regions.redraw(items, change.ids)
+            self.points.redraw(items)
+        if self._mine or change.classes_changed:
+            self.regions.paint()
+            self.points.paint()
+
+    def _on_replaced(self, *_: Any) -> None:
+        self._keep_class()
+        items = list(self.annotations.items)
+        self.regions.redraw(items)
+        self.points.redraw(items)
+        self.regions.show_pen_colour()
+        self.points.show_pen_colour()
+        if self.regions.undrawn:
+            self.note.emit(
+                f"{self.regions.undrawn:,} of {len(items):,} objects are kept but not drawn: "
+                "so many outlines would slow the window down."
+            )
+
+    def _keep_class(self) -> None:
+        names = self.class_names()
+        if self.active_class not in names:
+            self.choose_class(names[0] if names else None)
+
+    def _on_place(self, *_: Any) -> None:
+        for layer in (self.regions.layer, self.points.layer):
+            if layer is not None and self.session.slide is not None:
+                for name, value in self._placement().items():
+                    setattr(layer, name, value)
+        self.regions.zoomed()
+        self.pen_changed.emit()
+
+    def _placement(self) -> dict[str, Any]:
+        """Return where napari must put a layer whose data are (y, x) in level-0 px."""
+        slide = self.session.slide
+        if slide is None:
+            return {}
+        return {**_layers.grid_place(slide, 1.0, (-0.5, -0.5)), "units": _layers.units(slide)}
+
+    def _on_zoom(self, *_: Any) -> None:
+        self.regions.zoomed()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        for ours in (self.regions, self.points):
+            if event.value is not None and event.value is ours.layer:
+                ours.forget()

@@ -1,0 +1,202 @@
+"""Every key the plugin binds, in one table, and the sheet that shows them.
+
+Keys live on our own layer *instances*, where they go before napari's; so a digit
+chooses a class on a layer of regions (napari's `3` would delete there) and keeps
+its meaning on every other layer. Only what must work whatever layer is active is
+bound on the viewer, where any layer's own key still goes first. `docs/keys.md` is
+written from this table and a test holds the two, and napari's own table, together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QShortcut, QVBoxLayout, QWidget
+
+REGIONS, POINTS, VIEWER, WINDOW = "regions", "points", "viewer", "window"
+BOTH = (REGIONS, POINTS)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Keys that do one thing: `action` names it, `where` says on what they are bound.
+
+    `instead_of` tells what napari does with the same key there and how that is still
+    reached, and is empty when napari leaves the key alone. Without `action` the key is
+    napari's own and stands here to be shown.
+    """
+
+    keys: tuple[str, ...]
+    does: str
+    where: tuple[str, ...] = ()
+    action: str = ""
+    instead_of: str = ""
+
+
+DIGITS = tuple(str(n) for n in range(1, 10))
+
+BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
+    (
+        "Classes",
+        (
+            Binding(
+                DIGITS,
+                "class of the next region, or of the selected ones",
+                BOTH,
+                "choose_class",
+                "napari's tools on digits, each of which keeps its letter",
+            ),
+        ),
+    ),
+    (
+        "Drawing",
+        (
+            Binding(("P",), "polygon: click the corners, Enter or double-click ends it"),
+            Binding(("Shift+P",), "lasso: draw round a region"),
+            Binding(
+                ("B",),
+                "brush: paint over a region",
+                BOTH,
+                "brush",
+                "send to the back, which does nothing useful here: the newest mark wins",
+            ),
+            Binding(("[",), "smaller brush", BOTH, "brush_smaller"),
+            Binding(("]",), "larger brush", BOTH, "brush_larger"),
+            Binding(("R",), "rectangle"),
+            Binding(("E",), "ellipse"),
+            Binding(
+                ("Escape",),
+                "throw away the polygon being drawn",
+                (REGIONS,),
+                "discard",
+                "end the polygon, which Enter and a double-click do",
+            ),
+        ),
+    ),
+    (
+        "Changing",
+        (
+            Binding(("S",), "select, move and resize regions"),
+            Binding(("D",), "move corners"),
+            Binding(("I",), "insert a corner"),
+            Binding(("X",), "remove a corner"),
+            Binding(("Delete", "Backspace"), "delete the selected regions"),
+            Binding(("Ctrl+Z",), "undo", (*BOTH, VIEWER), "undo"),
+            Binding(("Ctrl+Shift+Z",), "redo", (*BOTH, VIEWER), "redo"),
+        ),
+    ),
+    (
+        "Looking",
+        (
+            Binding(
+                ("Space",),
+                "hold to move the slide, also while drawing",
+                (REGIONS,),
+                "hold_to_pan",
+                "the same, but napari ends the polygon being drawn",
+            ),
+            Binding(("Z",), "move the slide with the mouse"),
+            Binding(("C",), "class map on and off", (*BOTH, VIEWER), "toggle_map"),
+            Binding(("?", "F1"), "this sheet", (WINDOW,), "show_sheet"),
+        ),
+    ),
+)
+
+
+def bindings(where: str) -> list[Binding]:
+    """Return the bindings made on a place: regions, points, viewer or window."""
+    return [b for _, group in BINDINGS for b in group if where in b.where]
+
+
+def bind(target: Any, where: str, actions: Mapping[str, Callable[..., Any]]) -> None:
+    """Bind the keys of a place on a layer instance or a viewer.
+
+    Actions are called without arguments, but for ``choose_class``, which gets the digit,
+    and ``hold_to_pan``, a generator that napari goes on with when the key is released.
+    Actions that are not in `actions` are left unbound.
+    """
+    for binding in bindings(where):
+        action = actions.get(binding.action)
+        if action is None:
+            continue
+        for key in binding.keys:
+            target.bind_key(key, _callback(binding.action, key, action), overwrite=True)
+
+
+def _callback(name: str, key: str, action: Callable[..., Any]) -> Callable[[Any], Any]:
+    if name == "choose_class":
+        return lambda _target: _quiet(action, int(key))
+    if name == "hold_to_pan":
+
+        def hold(_target: Any) -> Any:
+            yield from action()
+
+        return hold
+    return lambda _target: _quiet(action)
+
+
+def _quiet(action: Callable[..., Any], *args: Any) -> None:
+    """Call the action; napari would take a callable it returns for one to call on release."""
+    action(*args)
+
+
+def bind_window(window: QWidget, actions: Mapping[str, Callable[[], Any]]) -> list[QShortcut]:
+    """Bind the keys that napari's canvas cannot see (`?` has no key code there)."""
+    made = []
+    for binding in bindings(WINDOW):
+        for key in binding.keys:
+            shortcut = QShortcut(QKeySequence(key), window)
+            shortcut.activated.connect(actions[binding.action])
+            made.append(shortcut)
+    return made
+
+
+class KeySheet(QFrame):
+    """A small sheet of all keys that stays out of the way: it takes no focus and blocks nothing."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent, Qt.WindowType.Tool)
+        self.setWindowTitle("Keys")
+        self.setAttribute(Qt.WidgetAttribute.WA_ShowWithoutActivating)
+        outer = QVBoxLayout(self)
+        grid = QGridLayout()
+        grid.setHorizontalSpacing(16)
+        outer.addLayout(grid)
+        row = 0
+        for title, group in BINDINGS:
+            head = QLabel(f"<b>{title}</b>")
+            grid.addWidget(head, row, 0, 1, 2)
+            row += 1
+            for binding in group:
+                keys = QLabel(shown_keys(binding.keys))
+                keys.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop)
+                grid.addWidget(keys, row, 0)
+                grid.addWidget(QLabel(binding.does), row, 1)
+                row += 1
+        outer.addWidget(QLabel("The keys of regions work while a layer of regions is selected."))
+
+    def toggle(self) -> None:
+        """Show the sheet, or put it away when it is there."""
+        self.setVisible(not self.isVisible())
+
+
+def shown_keys(keys: Iterable[str]) -> str:
+    """Return the keys as they are written for a reader."""
+    keys = tuple(keys)
+    return "1 – 9" if keys == DIGITS else " or ".join(keys)
+
+
+def as_markdown() -> str:
+    """Return the table of docs/keys.md."""
+    lines = []
+    for title, group in BINDINGS:
+        lines += [f"## {title}", "", "| key | does |", "|---|---|"]
+        for b in group:
+            note = f" (instead of napari's: {b.instead_of})" if b.instead_of else ""
+            lines.append(f"| `{shown_keys(b.keys)}` | {b.does}{note} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
