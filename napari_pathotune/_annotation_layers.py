@@ -172,6 +172,18 @@ class AnnotationLayers:
         self.labels = on
         self.regions.show_labels()
 
+    def select_unclassified(self) -> None:
+        """Select the regions without a class, ready for a digit; points where there are none."""
+        known = set(self.class_names())
+        ids = [a.id for a in self.annotations.items if a.class_name not in known]
+        for ours in (self.regions, self.points):
+            if ours.layer is not None:
+                self.viewer.layers.selection.active = ours.layer
+                ours.layer.mode = "select"
+                ours.select(ids)
+                if ours.selected():
+                    return
+
     def new_annotation(self, kind: Any, geometry: Any, width: float = 0.0) -> Annotation:
         """Return a new annotation of the class under the pen."""
         from pathotune.marks.annotations import Annotation

@@ -8,7 +8,7 @@ dots of one id, which are kept together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ class PointLayer:
                 "Points",
                 ndim=2,
                 size=8,
-                border_width=0.12,
+                border_width=0.04,
                 border_color="white",
                 canvas_size_limits=SCREEN_PX,
                 features={"class": np.array([], dtype=object)},
@@ -70,6 +70,12 @@ class PointLayer:
             return []
         picked = sorted(i for i in self.layer.selected_data if i < len(self._ids))
         return list(dict.fromkeys(self._ids[i] for i in picked))
+
+    def select(self, ids: Iterable[str]) -> None:
+        """Select the points of these ids."""
+        wanted = set(ids)
+        if self.layer is not None:
+            self.layer.selected_data = {i for i, id_ in enumerate(self._ids) if id_ in wanted}
 
     @contextmanager
     def ours(self) -> Iterator[None]:

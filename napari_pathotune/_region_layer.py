@@ -32,6 +32,7 @@ MOST_DRAWN = 2000
 SMALLEST_SCREEN_PX = 4.0
 EDGE_SCREEN_PX = 2.0
 FILL = 0.12
+LABEL = {"string": "{class}", "size": 9, "color": "black", "anchor": "upper_left"}
 
 
 @dataclass(slots=True)
@@ -69,6 +70,7 @@ class RegionLayer:
             layer.events.features.connect(self._on_features)
             layer.selected_data.events.items_changed.connect(self._on_selection)
             self.show_pen_colour()
+            self.show_labels()
         return self.layer
 
     def forget(self) -> None:
@@ -171,6 +173,19 @@ class RegionLayer:
                 self.layer.current_face_color = (*rgb, FILL)
                 self.layer.current_edge_width = self._edge_width()
             self.layer.feature_defaults = {"class": self.board.active_class or "no class"}
+
+    def select(self, ids: Iterable[str]) -> None:
+        """Select the regions of these ids."""
+        wanted = set(ids)
+        if self.layer is not None:
+            self.layer.selected_data = {
+                i for i, r in enumerate(self._rows) if r is not None and r.id in wanted
+            }
+
+    def show_labels(self) -> None:
+        """Write the class beside every region, if the board says so."""
+        if self.layer is not None:
+            self.layer.text = LABEL if self.board.labels else None
 
     def zoomed(self) -> None:
         """Keep outlines equally thin on the screen, once the zoom has come to rest."""

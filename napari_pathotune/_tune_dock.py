@@ -1,0 +1,325 @@
+"""The Tune dock: how good the fast model is on this slide, and keeping it.
+
+The fast model follows every stroke, so there is nothing to press to train it. What the
+user needs to know is how far to trust it, and that is said with its worth: from regions
+the model had not seen, with an interval, for this slide only; and where there are too
+few regions to judge, that sentence and no number. A model can be kept and used on other
+slides, where how it does is unknown until it is checked there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+
+from napari_pathotune import _model_file
+from napari_pathotune._next_step import Step, next_step
+from napari_pathotune._notice import Notice
+from napari_pathotune._verdict_view import ConfusionMatrix, Score, ScoreBars
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_pathotune._session import Activity, Failure, Session
+
+FILES = "Models (*.safetensors)"
+GREY = (128, 128, 128)
+
+
+class TuneDock(QWidget):
+    """The verdict on the fast model of a viewer's session, and models on disk."""
+
+    def __init__(self, viewer: Viewer, session: Session | None = None) -> None:
+        super().__init__()
+        if session is None:
+            from napari_pathotune._session import Session as _Session
+
+            session = _Session.of(viewer)
+        self.session = session
+        self.step = Step("", "", "open")
+        self._task: Any = None
+        self._build()
+        session.slide_changed.connect(self._on_slide)
+        session.mpp_changed.connect(self._refresh)
+        session.annotations_replaced.connect(self._refresh)
+        session.annotations_changed.connect(self._refresh)
+        session.validation_changed.connect(self._refresh)
+        session.status_changed.connect(self._refresh)
+        session.model_changed.connect(self._refresh)
+        session.device_changed.connect(self._refresh)
+        session.failed.connect(self._on_failed)
+        self._refresh()
+
+    def _build(self) -> None:
+        self.notice = Notice()
+        self.title = QLabel()
+        self.verdict = QLabel()
+        self.worth = QLabel()
+        for label in (self.title, self.verdict, self.worth):
+            label.setWordWrap(True)
+        self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.bars = ScoreBars()
+        self.matrix = ConfusionMatrix()
+        self.mixed = QCollapsible("Which classes are taken for which")
+        self.mixed.addWidget(QLabel("Rows: marked. Columns: found, in % of the row."))
+        self.mixed.addWidget(self.matrix)
+        self.mixed.collapse(animate=False)
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 0)
+        self.progress.setTextVisible(False)
+        self.progress_label = QLabel()
+        self.cancel = QPushButton("Cancel")
+        self.cancel.clicked.connect(self._cancel)
+        self.working = QWidget()
+        row = QHBoxLayout(self.working)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.progress_label)
+        row.addWidget(self.progress, 1)
+        row.addWidget(self.cancel)
+        self.working.hide()
+        self.load_button = QPushButton("Load a model...")
+        self.load_button.setToolTip("Draw the map with a model that was saved before")
+        self.load_button.clicked.connect(self.load)
+        self.back_button = QPushButton("Back to the fast model")
+        self.back_button.setToolTip("Draw the map with the model that follows your marks")
+        self.back_button.clicked.connect(lambda _=False: self.session.use_bundle(None))
+        models = QHBoxLayout()
+        models.addWidget(self.load_button)
+        models.addWidget(self.back_button)
+        self.device = QLabel()
+        self.hint = QLabel()
+        self.hint.setWordWrap(True)
+        self.primary = QPushButton()
+        self.primary.setDefault(True)
+        self.primary.clicked.connect(self.do_next)
+
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(self.title)
+        column.addWidget(self.verdict)
+        column.addWidget(self.worth)
+        column.addWidget(self.bars)
+        column.addWidget(self.mixed)
+        column.addWidget(self.working)
+        column.addStretch(1)
+        column.addWidget(QLabel("<b>Models on this computer</b>"))
+        column.addLayout(models)
+        column.addWidget(self.device)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.addWidget(self.notice)
+        outer.addWidget(scroll, 1)
+        outer.addWidget(self.hint)
+        outer.addWidget(self.primary)
+        self.setMinimumWidth(280)
+
+    # ---- what the user does ---------------------------------------------------------------
+
+    def do_next(self) -> None:
+        """Do what the button at the foot says."""
+        if self._can_save() and self.step.enough:
+            self.save()
+        else:
+            self.session.dock_wanted.emit("slide" if self.step.action in {"open", "mpp"} else "annotate")
+
+    def save(self, path: str | Path | None = None) -> None:
+        """Save the model in use; asks for a name when none is given."""
+        if path is None:
+            slide = self.session.slide
+            name = f"{Path(slide.name).stem}.safetensors" if slide is not None else "model.safetensors"
+            path, _ = QFileDialog.getSaveFileName(self, "Save model", name, FILES)
+        if path:
+            target = Path(path).with_suffix(".safetensors")
+            self._run(
+                "Saving the model",
+                lambda: _model_file.save(self.session, target),
+                lambda _: self.notice.say(
+                    f"Saved {target.name}. On other slides, check it before you trust it."
+                ),
+            )
+
+    def load(self, path: str | Path | None = None) -> None:
+        """Load a model and draw the map with it; asks for the file when none is given."""
+        if not path:
+            path, _ = QFileDialog.getOpenFileName(self, "Load model", "", FILES)
+        if path:
+            source = Path(path)
+            self._run(
+                "Loading the model",
+                lambda: _model_file.load(self.session, source),
+                lambda bundle: self._loaded(bundle, source.name),
+            )
+
+    def _loaded(self, bundle: Any, name: str) -> None:
+        self.session.use_bundle(bundle)
+        classes = ", ".join(bundle.classes)
+        self.notice.say(f"{name} draws the map now: {classes}.")
+
+    def _run(self, what: str, start: Any, done: Any) -> None:
+        self.notice.clear()
+        self.progress_label.setText(what)
+        self.working.show()
+
+        def over(call: Any) -> Any:
+            def finish(*args: Any) -> None:
+                self._task = None
+                self.working.hide()
+                call(*args)
+
+            return finish
+
+        self._task = self.session.run(
+            "files",
+            start,
+            what=what,
+            where="tune",
+            on_done=over(done),
+            on_error=over(lambda e: self.notice.warn(e.message, e.hint)),
+            on_cancelled=over(lambda: None),
+        )
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    # ---- what happened --------------------------------------------------------------------
+
+    def _on_slide(self, *_: Any) -> None:
+        self.notice.clear()
+        self._refresh()
+
+    def _on_failed(self, failure: Failure) -> None:
+        if failure.where == "tune":
+            self.notice.warn(failure.message, failure.hint)
+
+    def _can_save(self) -> bool:
+        return self.session.bundle is not None or self.session.loop.head is not None
+
+    def _refresh(self, *_: Any) -> None:
+        session = self.session
+        marks, bundle = session.annotations, session.bundle
+        names = [c.name for c in marks.classes]
+        self.step = next_step(
+            has_slide=session.slide is not None,
+            has_mpp=session.slide is not None and session.slide.mpp is not None,
+            classes=names,
+            counts=marks.counts(),
+            unclassified=sum(a.class_name not in names for a in marks.items),
+        )
+        if bundle is not None:
+            self._show_bundle(bundle)
+        else:
+            self._show_fast(session.loop.evaluation)
+        self.back_button.setVisible(bundle is not None)
+        self.device.setText(f"Device: {_device(session.device)}")
+        self.load_button.setEnabled(session.slide is not None)
+        self.load_button.setToolTip(
+            "Draw the map with a model that was saved before"
+            if session.slide is not None
+            else "Open a slide first."
+        )
+        if self._can_save() and (self.step.enough or bundle is not None):
+            self.primary.setText("Save model...")
+            self.hint.setText("Save it to use it on other slides, or from the command line.")
+        else:
+            self.primary.setText(self.step.button)
+            self.hint.setText(self.step.text)
+        self.primary.setToolTip(self.hint.text())
+
+    def _show_bundle(self, bundle: Any) -> None:
+        self.title.setText("<b>Loaded model</b>: does not follow your marks")
+        self.verdict.setText(f"Tells apart {', '.join(bundle.classes)}.")
+        self.worth.setText("How it does on this slide is unknown: look before you trust it.")
+        self._show_numbers(None)
+
+    def _show_fast(self, evaluation: Any) -> None:
+        self.title.setText("<b>Fast model</b>: follows every stroke")
+        session = self.session
+        if session.loop.head is None:
+            self.verdict.setText(session.loop.missing or "No model yet.")
+            self.worth.clear()
+            self._show_numbers(None)
+        elif evaluation is None:
+            self.verdict.setText("Judging it on regions it has not seen...")
+            self.worth.clear()
+        elif evaluation.macro_f1 is None:
+            self.verdict.setText(f"No score yet. {evaluation.why_not}")
+            self.worth.setText("The map is drawn all the same; judge it by eye.")
+            self._show_numbers(None)
+        else:
+            self.verdict.setText(verdict_text(evaluation))
+            self.worth.setText(worth_text(evaluation))
+            self._show_numbers(evaluation)
+
+    def _show_numbers(self, evaluation: Any) -> None:
+        there = evaluation is not None
+        self.bars.setVisible(there)
+        self.mixed.setVisible(there)
+        if there:
+            colours = {c.name: c.colour for c in self.session.annotations.classes}
+            self.bars.show_scores(
+                [
+                    Score(name, colours.get(name, GREY), f1, lo or 0.0, hi or 0.0, regions)
+                    for name, f1, lo, hi, regions, _ in evaluation.per_class
+                ]
+            )
+            self.matrix.show_matrix([row[0] for row in evaluation.per_class], evaluation.confusion)
+
+    def closeEvent(self, event: Any) -> None:  # noqa: N802
+        """Let go of the session."""
+        self.let_go()
+        super().closeEvent(event)
+
+    def let_go(self) -> None:
+        """Disconnect from everything that lives longer."""
+        session = self.session
+        session.slide_changed.disconnect(self._on_slide, missing_ok=True)
+        session.failed.disconnect(self._on_failed, missing_ok=True)
+        for signal in (
+            session.mpp_changed,
+            session.annotations_replaced,
+            session.annotations_changed,
+            session.validation_changed,
+            session.status_changed,
+            session.model_changed,
+            session.device_changed,
+        ):
+            signal.disconnect(self._refresh, missing_ok=True)
+
+
+def verdict_text(evaluation: Any) -> str:
+    """Return the score with its interval, its regions and how far it reaches."""
+    interval = getattr(evaluation, "macro_interval", None)
+    span = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
+    return f"<b>F1 {evaluation.macro_f1:.2f}</b>{span}, {evaluation.n_regions} regions, {evaluation.scope} only"
+
+
+def worth_text(evaluation: Any) -> str:
+    """Say what the score does not say."""
+    if evaluation.scope == "this slide":
+        return "Judged on regions the model had not seen. How it does on another slide is unknown."
+    return "Judged on regions the model had not seen."
+
+
+def _device(device: str) -> str:
+    return {"cpu": "processor (CPU)", "cuda": "graphics card (CUDA)", "auto": "chosen by itself"}.get(
+        device, device
+    )
