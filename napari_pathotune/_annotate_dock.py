@@ -33,12 +33,12 @@ from napari_pathotune._notice import Notice
 from napari_pathotune._pen import Pen
 from napari_pathotune._tool_bar import ToolBar
 from pathotune.events import PathotuneError
-from pathotune.marks.classes import palette
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_pathotune._session import Failure, Session
+    from napari_pathotune._bus import Failure
+    from napari_pathotune._session import Session
 
 FILES = "Annotations (*.geojson *.geojson.gz *.json)"
 
@@ -74,6 +74,8 @@ class AnnotateDock(QWidget):
     # ---- the widgets ----------------------------------------------------------------------
 
     def _build(self) -> None:
+        from pathotune.marks.classes import palette
+
         self.notice = Notice()
         self.classes = ClassList(palette())
         self.add_button = _small("+", "Add a class", self.add_class)
@@ -278,13 +280,13 @@ class AnnotateDock(QWidget):
         )
         self.tools.allow("" if ready else self.step.text)
 
-    def showEvent(self, event: Any) -> None:  # noqa: N802
+    def showEvent(self, event: Any) -> None:
         """Bind the keys of the window, once there is one."""
         super().showEvent(event)
         if not self._shortcuts:
             self._shortcuts = _keys.bind_window(self.window(), {"show_sheet": self.show_keys})
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802
+    def closeEvent(self, event: Any) -> None:
         """Let go of the session; the layers and the marks stay."""
         self.let_go()
         super().closeEvent(event)

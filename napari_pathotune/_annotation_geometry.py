@@ -12,7 +12,6 @@ Vertices here are (y, x) in level-0 pixels, as napari wants them; geometries are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +27,9 @@ from shapely.geometry import (
 )
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from pathotune.marks.annotations import Annotation
 
 #: napari keeps vertices in float32, which far out on a large slide resolves 1/100 px.

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from psygnal import Signal
+from qtpy.QtCore import QTimer
 
 from napari_pathotune import _layers
 from napari_pathotune._point_layer import PointLayer
 from napari_pathotune._region_layer import RegionLayer
 
 if TYPE_CHECKING:
-    from napari_pathotune._session import Session
+    from collections.abc import Iterator, Sequence
+
     from pathotune.marks.annotations import Annotation, AnnotationSet, Change
+
+    from napari_pathotune._session import Session
 
 #: Colour of what has no class yet.
 NO_CLASS = (0.45, 0.45, 0.45)
@@ -61,6 +64,10 @@ class AnnotationLayers:
         self._mine = False
         self.regions = RegionLayer(self)
         self.points = PointLayer(self)
+        self._zooming = QTimer()
+        self._zooming.setSingleShot(True)
+        self._zooming.setInterval(120)
+        self._zooming.timeout.connect(self._zoomed)
         session.slide_changed.connect(self._on_place)
         session.mpp_changed.connect(self._on_place)
         session.annotations_replaced.connect(self._on_replaced)
@@ -87,6 +94,7 @@ class AnnotationLayers:
         self.session.closed.disconnect(self.close)
         self.viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
         self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self._zooming.stop()
         self.regions.close()
         self.points.close()
         type(self)._all.pop(self.session, None)
@@ -100,7 +108,7 @@ class AnnotationLayers:
 
     @property
     def mpp(self) -> float:
-        """um per level-0 px; 1 where the slide does not tell."""
+        """Um per level-0 px; 1 where the slide does not tell."""
         slide = self.session.slide
         return float(slide.mpp or 1.0) if slide is not None else 1.0
 
@@ -171,6 +179,12 @@ class AnnotationLayers:
         """Write the class beside every region, or not."""
         self.labels = on
         self.regions.show_labels()
+
+    def redraw(self) -> None:
+        """Draw everything anew."""
+        items = list(self.annotations.items)
+        self.regions.redraw(items)
+        self.points.redraw(items)
 
     def select_unclassified(self) -> None:
         """Select the regions without a class, ready for a digit; points where there are none."""
@@ -244,9 +258,8 @@ class AnnotationLayers:
 
     def _on_replaced(self, *_: Any) -> None:
         self._keep_class()
-        items = list(self.annotations.items)
-        self.regions.redraw(items)
-        self.points.redraw(items)
+        self.redraw()
+        items = self.annotations.items
         self.regions.show_pen_colour()
         self.points.show_pen_colour()
         if self.regions.undrawn:
@@ -265,7 +278,7 @@ class AnnotationLayers:
             if layer is not None and self.session.slide is not None:
                 for name, value in self._placement().items():
                     setattr(layer, name, value)
-        self.regions.zoomed()
+        self._zooming.start()
         self.pen_changed.emit()
 
     def _placement(self) -> dict[str, Any]:
@@ -276,7 +289,11 @@ class AnnotationLayers:
         return {**_layers.grid_place(slide, 1.0, (-0.5, -0.5)), "units": _layers.units(slide)}
 
     def _on_zoom(self, *_: Any) -> None:
+        self._zooming.start()
+
+    def _zoomed(self) -> None:
         self.regions.zoomed()
+        self.points.zoomed()
 
     def _on_layer_removed(self, event: Any) -> None:
         for ours in (self.regions, self.points):

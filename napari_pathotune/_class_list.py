@@ -7,7 +7,6 @@ it, so that each is undone with Ctrl+Z like any other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt, Signal
@@ -23,6 +22,8 @@ from qtpy.QtWidgets import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pathotune.marks.annotations import AnnotationClass
 
 KEY, NAME, COUNT = range(3)
@@ -42,7 +43,9 @@ class ClassList(QTreeWidget):
     recoloured = Signal(str, tuple)
     deleted = Signal(str)
 
-    def __init__(self, palette: Sequence[tuple[int, int, int]], parent: QWidget | None = None):
+    def __init__(
+        self, palette: Sequence[tuple[int, int, int]], parent: QWidget | None = None
+    ) -> None:
         super().__init__(parent)
         self._okabe_ito = list(palette)
         self._shown: list[tuple[str, tuple[int, int, int], int]] = []
@@ -133,7 +136,7 @@ class ClassList(QTreeWidget):
         if item is not None:
             self.chosen.emit(item.data(NAME, Qt.ItemDataRole.UserRole))
 
-    def keyPressEvent(self, event: Any) -> None:  # noqa: N802
+    def keyPressEvent(self, event: Any) -> None:
         """Delete the chosen class with Delete, rename with F2; digits go on to the slide."""
         item = self.currentItem()
         if item is not None and event.key() in (Qt.Key.Key_Delete, Qt.Key.Key_Backspace):

@@ -9,13 +9,15 @@ written from this table and a test holds the two, and napari's own table, togeth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
 from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QShortcut, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
 
 REGIONS, POINTS, VIEWER, WINDOW = "regions", "points", "viewer", "window"
 BOTH = (REGIONS, POINTS)
@@ -27,7 +29,7 @@ class Binding:
 
     `instead_of` tells what napari does with the same key there and how that is still
     reached, and is empty when napari leaves the key alone. Without `action` the key is
-    napari's own and stands here to be shown.
+    napari's own (`naparis` names its action there) and stands here to be shown.
     """
 
     keys: tuple[str, ...]
@@ -35,6 +37,7 @@ class Binding:
     where: tuple[str, ...] = ()
     action: str = ""
     instead_of: str = ""
+    naparis: str = ""
 
 
 DIGITS = tuple(str(n) for n in range(1, 10))
@@ -48,43 +51,55 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
                 "class of the next region, or of the selected ones",
                 BOTH,
                 "choose_class",
-                "napari's tools on digits, each of which keeps its letter",
+                "tools, each of which keeps its letter",
             ),
         ),
     ),
     (
         "Drawing",
         (
-            Binding(("P",), "polygon: click the corners, Enter or double-click ends it"),
-            Binding(("Shift+P",), "lasso: draw round a region"),
+            Binding(
+                ("P",),
+                "polygon: click the corners, Enter or double-click ends it",
+                naparis="activate_add_polygon_mode",
+            ),
+            Binding(
+                ("Shift+P",),
+                "lasso: draw round a region",
+                naparis="activate_add_polygon_lasso_mode",
+            ),
             Binding(
                 ("B",),
                 "brush: paint over a region",
                 BOTH,
                 "brush",
-                "send to the back, which does nothing useful here: the newest mark wins",
+                "send to the back; here the newest mark lies on top",
             ),
             Binding(("[",), "smaller brush", BOTH, "brush_smaller"),
             Binding(("]",), "larger brush", BOTH, "brush_larger"),
-            Binding(("R",), "rectangle"),
-            Binding(("E",), "ellipse"),
+            Binding(("R",), "rectangle", naparis="activate_add_rectangle_mode"),
+            Binding(("E",), "ellipse", naparis="activate_add_ellipse_mode"),
             Binding(
                 ("Escape",),
                 "throw away the polygon being drawn",
                 (REGIONS,),
                 "discard",
-                "end the polygon, which Enter and a double-click do",
+                "end the polygon, as Enter and a double-click do",
             ),
         ),
     ),
     (
         "Changing",
         (
-            Binding(("S",), "select, move and resize regions"),
-            Binding(("D",), "move corners"),
-            Binding(("I",), "insert a corner"),
-            Binding(("X",), "remove a corner"),
-            Binding(("Delete", "Backspace"), "delete the selected regions"),
+            Binding(("S",), "select, move and resize regions", naparis="activate_select_mode"),
+            Binding(("D",), "move corners", naparis="activate_direct_mode"),
+            Binding(("I",), "insert a corner", naparis="activate_vertex_insert_mode"),
+            Binding(("X",), "remove a corner", naparis="activate_vertex_remove_mode"),
+            Binding(
+                ("Delete", "Backspace"),
+                "delete the selected regions",
+                naparis="delete_selected_shapes",
+            ),
             Binding(("Ctrl+Z",), "undo", (*BOTH, VIEWER), "undo"),
             Binding(("Ctrl+Shift+Z",), "redo", (*BOTH, VIEWER), "redo"),
         ),
@@ -97,9 +112,11 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
                 "hold to move the slide, also while drawing",
                 (REGIONS,),
                 "hold_to_pan",
-                "the same, but napari ends the polygon being drawn",
+                "the same, but it ends the polygon being drawn",
             ),
-            Binding(("Z",), "move the slide with the mouse"),
+            Binding(
+                ("Z",), "move the slide with the mouse", naparis="activate_shapes_pan_zoom_mode"
+            ),
             Binding(("C",), "class map on and off", (*BOTH, VIEWER), "toggle_map"),
             Binding(("?", "F1"), "this sheet", (WINDOW,), "show_sheet"),
         ),
@@ -194,9 +211,12 @@ def as_markdown() -> str:
     """Return the table of docs/keys.md."""
     lines = []
     for title, group in BINDINGS:
-        lines += [f"## {title}", "", "| key | does |", "|---|---|"]
-        for b in group:
-            note = f" (instead of napari's: {b.instead_of})" if b.instead_of else ""
-            lines.append(f"| `{shown_keys(b.keys)}` | {b.does}{note} |")
+        lines += [
+            f"## {title}",
+            "",
+            "| key | does | napari's own on these layers |",
+            "|---|---|---|",
+        ]
+        lines += [f"| `{shown_keys(b.keys)}` | {b.does} | {b.instead_of} |" for b in group]
         lines.append("")
     return "\n".join(lines).rstrip() + "\n"

@@ -7,12 +7,13 @@ command line can use it, or be told plainly why they cannot.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from napari_pathotune._session import Session
 
 

@@ -8,9 +8,11 @@ user likes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 Action = Literal["open", "mpp", "add_class", "mark", "give_class"]
 
@@ -57,14 +59,12 @@ def next_step(
             "mpp",
         )
     if not classes:
-        return Step(
-            "What do you want to tell apart? Add two classes.", "Add a class", "add_class"
-        )
+        return Step("What do you want to tell apart? Add two classes.", "Add a class", "add_class")
     if len(classes) == 1:
         return Step(
             f"Add a second class to compare {classes[0]} with.", "Add a second class", "add_class"
         )
-    ordered = sorted(classes, key=lambda name: (name != active))
+    ordered = sorted(classes, key=lambda name: name != active)
     if empty := [name for name in ordered if not counts.get(name)]:
         # In the order of the list, so that the button does not jump while a class is chosen.
         name = next(c for c in classes if c in empty)
@@ -91,7 +91,7 @@ def next_step(
             "mark",
             name,
         )
-    name = active if active in classes else classes[0]
+    name = active if active is not None and active in classes else classes[0]
     return Step(
         "The map follows every stroke. Where it is wrong, mark that place with the right class.",
         f"Mark more {name}",

@@ -6,7 +6,7 @@ click or when what it spoke of is over. A notice that only informs leaves by its
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -20,9 +20,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 
 class Notice(QFrame):
-    """A strip with a sentence, up to two buttons and a cross; hidden while it has nothing to say."""
+    """A strip with a sentence, some buttons and a cross; hidden while it has nothing to say."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)

@@ -9,7 +9,6 @@ ending the polygon, Ctrl+Z takes back its last corner, and Escape throws it away
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -19,6 +18,8 @@ from napari_pathotune import _keys
 from napari_pathotune._annotation_geometry import stroke
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from napari_pathotune._annotation_layers import AnnotationLayers
 
 #: Our tools and napari's mode for each, on the layer of regions but for the point.
@@ -241,8 +242,9 @@ class Pen:
             _keys.bind(layer, name, self.actions)
 
     def _on_mode(self, event: Any) -> None:
-        layer = event.source
-        if layer is self.board.regions.layer:
+        layer: Any = event.source
+        on_regions = layer is self.board.regions.layer
+        if on_regions:
             if str(layer.mode) == "transform":
                 # It would move the whole layer off the slide.
                 layer.mode = "select"
@@ -264,7 +266,7 @@ class Pen:
         layer = self.board.regions.layer
         if layer is not None and str(layer.mode) == MODES["brush"]:
             layer.cursor = "circle"
-            layer.cursor_size = max(int(round(self.board.pen_um)), 1)
+            layer.cursor_size = max(round(self.board.pen_um), 1)
 
     def _on_active(self, *_: Any) -> None:
         self.tool_changed.emit(self.tool)

@@ -8,7 +8,6 @@ dots of one id, which are kept together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +17,24 @@ from shapely.geometry import Point
 from napari_pathotune._annotation_geometry import DECIMALS, dots, is_points, moved_dots
 
 if TYPE_CHECKING:
-    from napari_pathotune._annotation_layers import AnnotationLayers
+    from collections.abc import Iterable, Iterator
+
     from pathotune.marks.annotations import Annotation
 
-SYMBOLS = ("disc", "square", "triangle_up", "diamond", "star", "cross", "triangle_down", "x", "ring")
-SCREEN_PX = (11, 16)
+    from napari_pathotune._annotation_layers import AnnotationLayers
+
+SYMBOLS = (
+    "disc",
+    "square",
+    "triangle_up",
+    "diamond",
+    "star",
+    "cross",
+    "triangle_down",
+    "x",
+    "ring",
+)
+SCREEN_PX = 12
 
 
 class PointLayer:
@@ -42,10 +54,9 @@ class PointLayer:
                 "add_points",
                 "Points",
                 ndim=2,
-                size=8,
-                border_width=0.04,
+                size=SCREEN_PX * self.board.screen_px,
+                border_width=0.1,
                 border_color="white",
-                canvas_size_limits=SCREEN_PX,
                 features={"class": np.array([], dtype=object)},
             )
             layer.events.data.connect(self._on_data)
@@ -120,6 +131,15 @@ class PointLayer:
             self.layer.current_face_color = np.array((*self.board.colour(name), 1.0))
             self.layer.current_symbol = _symbol(self.board.class_names(), name)
             self.layer.feature_defaults = {"class": name or "no class"}
+
+    def zoomed(self) -> None:
+        """Keep points equally large on the screen."""
+        if self.layer is not None:
+            size = SCREEN_PX * self.board.screen_px
+            with self.ours(), self.layer.block_update_properties():
+                self.layer.current_size = size
+                if len(self.layer.data):
+                    self.layer.size = size
 
     def _on_data(self, event: Any) -> None:
         if self._ours or self.layer is None:

@@ -9,7 +9,6 @@ dock) redraws the annotations it names. Nothing half drawn ever reaches the set.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,10 +20,12 @@ from qtpy.QtCore import QTimer
 from napari_pathotune._annotation_geometry import Outline, drawn, edited, is_points, outlines
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from numpy.typing import NDArray
+    from pathotune.marks.annotations import Annotation
 
     from napari_pathotune._annotation_layers import AnnotationLayers
-    from pathotune.marks.annotations import Annotation
 
 #: Beyond this many annotations napari needs longer than a frame for every edit.
 MOST_DRAWN = 2000
@@ -55,8 +56,9 @@ class RegionLayer:
         self._rows: list[_Row | None] = []
         self._ours = False
         self._stale: set[str] = set()
-        self._settling = _once(0, self.settle)
-        self._widening = _once(120, self._keep_width)
+        self._settling = QTimer()
+        self._settling.setSingleShot(True)
+        self._settling.timeout.connect(self.settle)
 
     def make(self) -> Any:
         """Return the layer; made when it is first needed, or was thrown away."""
@@ -80,7 +82,6 @@ class RegionLayer:
     def close(self) -> None:
         """Stop the timers and let go of the layer's events."""
         self._settling.stop()
-        self._widening.stop()
         if self.layer is not None:
             self.layer.events.data.disconnect(self._on_data)
             self.layer.events.features.disconnect(self._on_features)
@@ -188,10 +189,7 @@ class RegionLayer:
             self.layer.text = LABEL if self.board.labels else None
 
     def zoomed(self) -> None:
-        """Keep outlines equally thin on the screen, once the zoom has come to rest."""
-        self._widening.start()
-
-    def _keep_width(self) -> None:
+        """Keep outlines equally thin on the screen."""
         layer, width = self.layer, self._edge_width()
         if layer is None or self.drawing_mode:
             return
@@ -246,7 +244,7 @@ class RegionLayer:
         types = layer.shape_type
         for index in range(len(self._rows), layer.nshapes):
             vertices, kind = np.array(layer.data[index], np.float64), types[index]
-            if mode in {"add_polygon", "add_polygon_lasso"} and kind == "path":
+            if mode in {"add_polygon", "add_polygon_lasso"} and str(layer.mode) != mode:
                 # Another tool was chosen before the polygon was ended; its last corner
                 # still hung on the mouse.
                 vertices, kind = vertices[:-1], "polygon"
@@ -310,15 +308,16 @@ class RegionLayer:
     def _row(self, index: int) -> _Row | None:
         return self._rows[index] if 0 <= index < len(self._rows) else None
 
-    def _on_selection(self, added: Any, _removed: Any) -> None:
+    def _on_selection(self, *_: Any) -> None:
         layer = self.layer
         if layer is None or self.drawing_mode or self._ours:
             return
-        ids = {r.id for i in added if (r := self._row(i)) is not None}
+        ids = set(self.selected())
         rings = {i for i, r in enumerate(self._rows) if r is not None and r.id in ids}
         if missing := rings - set(layer.selected_data):
             # A region with holes is several outlines, which move together.
             layer.selected_data.update(missing)
+            return
         self.board.selection_changed.emit()
 
     def settle(self) -> None:
@@ -329,7 +328,7 @@ class RegionLayer:
         self.redraw(list(self.board.annotations.items), stale)
 
 
-def _Outline(kind: str, vertices: NDArray[np.float64]) -> Outline:  # noqa: N802
+def _Outline(kind: str, vertices: NDArray[np.float64]) -> Outline:
     return Outline(0, 0, kind, vertices, True)
 
 
@@ -338,8 +337,8 @@ def _same_outline(new: Annotation, kind: str, vertices: NDArray[np.float64]) -> 
     shown = outlines(new)
     if kind == "ellipse":
         return True  # napari's own ellipse is as good as ours
-    return len(shown) == 1 and shown[0].shape_type == kind and len(shown[0].vertices) == len(
-        vertices
+    return (
+        len(shown) == 1 and shown[0].shape_type == kind and len(shown[0].vertices) == len(vertices)
     )
 
 
@@ -347,11 +346,3 @@ def _is_detection(annotation: Annotation) -> bool:
     extra = annotation.extra
     inner = extra.get("properties", {}) if isinstance(extra.get("properties"), dict) else {}
     return str(extra.get("objectType", inner.get("objectType", ""))) in {"detection", "cell"}
-
-
-def _once(ms: int, call: Any) -> QTimer:
-    timer = QTimer()
-    timer.setSingleShot(True)
-    timer.setInterval(ms)
-    timer.timeout.connect(call)
-    return timer

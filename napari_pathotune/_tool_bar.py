@@ -27,9 +27,14 @@ if TYPE_CHECKING:
 
 TOOLS = (
     ("brush", "Brush", "B", "Paint over the tissue. [ and ] change the size."),
-    ("polygon", "Polygon", "P", "Click the corners. Enter or a double-click ends it, Esc drops it."),
+    (
+        "polygon",
+        "Polygon",
+        "P",
+        "Click the corners. Enter or a double-click ends it, Esc drops it.",
+    ),
     ("lasso", "Lasso", "Shift+P", "Draw round the region with the button held."),
-    ("rectangle", "Rectangle", "R", "Drag from corner to corner."),
+    ("rectangle", "Box", "R", "Drag from corner to corner."),
     ("point", "Point", "", "Click on a cell or a small spot."),
     ("select", "Select", "S", "Click a region to move, resize, re-class (1-9) or delete it."),
     ("corners", "Corners", "D", "Drag a corner. I inserts one, X takes one away."),
@@ -51,7 +56,7 @@ class ToolBar(QWidget):
         for n, (tool, label, key, how) in enumerate(TOOLS):
             button = QPushButton()
             button.setText(label)
-            button.setMinimumWidth(40)
+            button.setMinimumWidth(0)
             button.setCheckable(True)
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.setToolTip(f"{how}  ({key})" if key else how)

@@ -33,7 +33,8 @@ from napari_pathotune._verdict_view import ConfusionMatrix, Score, ScoreBars
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-    from napari_pathotune._session import Activity, Failure, Session
+    from napari_pathotune._bus import Failure
+    from napari_pathotune._session import Session
 
 FILES = "Models (*.safetensors)"
 GREY = (128, 128, 128)
@@ -65,16 +66,12 @@ class TuneDock(QWidget):
 
     def _build(self) -> None:
         self.notice = Notice()
-        self.title = QLabel()
-        self.verdict = QLabel()
-        self.worth = QLabel()
-        for label in (self.title, self.verdict, self.worth):
-            label.setWordWrap(True)
+        self.title, self.verdict, self.worth = _wrapped(), _wrapped(), _wrapped()
         self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.bars = ScoreBars()
         self.matrix = ConfusionMatrix()
         self.mixed = QCollapsible("Which classes are taken for which")
-        self.mixed.addWidget(QLabel("Rows: marked. Columns: found, in % of the row."))
+        self.mixed.addWidget(_wrapped("Rows: marked. Columns: found, in % of the row."))
         self.mixed.addWidget(self.matrix)
         self.mixed.collapse(animate=False)
         self.progress = QProgressBar()
@@ -99,9 +96,8 @@ class TuneDock(QWidget):
         models = QHBoxLayout()
         models.addWidget(self.load_button)
         models.addWidget(self.back_button)
-        self.device = QLabel()
-        self.hint = QLabel()
-        self.hint.setWordWrap(True)
+        self.device = _wrapped()
+        self.hint = _wrapped()
         self.primary = QPushButton()
         self.primary.setDefault(True)
         self.primary.clicked.connect(self.do_next)
@@ -138,13 +134,17 @@ class TuneDock(QWidget):
         if self._can_save() and self.step.enough:
             self.save()
         else:
-            self.session.dock_wanted.emit("slide" if self.step.action in {"open", "mpp"} else "annotate")
+            self.session.dock_wanted.emit(
+                "slide" if self.step.action in {"open", "mpp"} else "annotate"
+            )
 
     def save(self, path: str | Path | None = None) -> None:
         """Save the model in use; asks for a name when none is given."""
         if path is None:
             slide = self.session.slide
-            name = f"{Path(slide.name).stem}.safetensors" if slide is not None else "model.safetensors"
+            name = (
+                f"{Path(slide.name).stem}.safetensors" if slide is not None else "model.safetensors"
+            )
             path, _ = QFileDialog.getSaveFileName(self, "Save model", name, FILES)
         if path:
             target = Path(path).with_suffix(".safetensors")
@@ -283,7 +283,7 @@ class TuneDock(QWidget):
             )
             self.matrix.show_matrix([row[0] for row in evaluation.per_class], evaluation.confusion)
 
-    def closeEvent(self, event: Any) -> None:  # noqa: N802
+    def closeEvent(self, event: Any) -> None:
         """Let go of the session."""
         self.let_go()
         super().closeEvent(event)
@@ -309,7 +309,10 @@ def verdict_text(evaluation: Any) -> str:
     """Return the score with its interval, its regions and how far it reaches."""
     interval = getattr(evaluation, "macro_interval", None)
     span = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
-    return f"<b>F1 {evaluation.macro_f1:.2f}</b>{span}, {evaluation.n_regions} regions, {evaluation.scope} only"
+    return (
+        f"<b>F1 {evaluation.macro_f1:.2f}</b>{span}, {evaluation.n_regions} regions, "
+        f"{evaluation.scope} only"
+    )
 
 
 def worth_text(evaluation: Any) -> str:
@@ -319,7 +322,15 @@ def worth_text(evaluation: Any) -> str:
     return "Judged on regions the model had not seen."
 
 
+def _wrapped(text: str = "") -> QLabel:
+    label = QLabel(text)
+    label.setWordWrap(True)
+    return label
+
+
 def _device(device: str) -> str:
-    return {"cpu": "processor (CPU)", "cuda": "graphics card (CUDA)", "auto": "chosen by itself"}.get(
-        device, device
-    )
+    return {
+        "cpu": "processor (CPU)",
+        "cuda": "graphics card (CUDA)",
+        "auto": "chosen by itself",
+    }.get(device, device)

@@ -7,7 +7,6 @@ its columns carry the numbers of the rows, so that names never have to be read s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,8 @@ from qtpy.QtGui import QColor, QPainter, QPalette, QPen
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 RGB = tuple[int, int, int]
@@ -51,11 +52,11 @@ class _Painted(QWidget):
         """Return how many rows there are."""
         raise AttributeError
 
-    def sizeHint(self) -> QSize:  # noqa: N802
+    def sizeHint(self) -> QSize:
         """Ask for all rows."""
         return QSize(260, self.rows() * self.row_px)
 
-    def minimumSizeHint(self) -> QSize:  # noqa: N802
+    def minimumSizeHint(self) -> QSize:
         """Ask for all rows, narrow."""
         return QSize(180, self.rows() * self.row_px)
 
@@ -63,7 +64,7 @@ class _Painted(QWidget):
         """Return what stands at a place, in words."""
         raise AttributeError
 
-    def mouseMoveEvent(self, event: Any) -> None:  # noqa: N802
+    def mouseMoveEvent(self, event: Any) -> None:
         """Say in words what is under the mouse."""
         place = event.position() if hasattr(event, "position") else event.pos()
         text = self.explain(place.x(), place.y())
@@ -93,7 +94,7 @@ class ScoreBars(_Painted):
         row = int(y // self.row_px)
         return score_text(self.scores[row]) if 0 <= row < len(self.scores) else ""
 
-    def paintEvent(self, _event: Any) -> None:  # noqa: N802
+    def paintEvent(self, _event: Any) -> None:
         """Paint the rows."""
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -169,12 +170,14 @@ class ConfusionMatrix(_Painted):
 
     def _layout(self) -> tuple[float, float]:
         n = max(len(self.names), 1)
-        widest = max((self.fontMetrics().horizontalAdvance(f"{n} {x}") for x in self.names), default=0)
+        widest = max(
+            (self.fontMetrics().horizontalAdvance(f"{n} {x}") for x in self.names), default=0
+        )
         room = max(self.width() - widest - 10, 0.55 * self.width())
         cell = min(room / n, 46.0)
         return self.width() - cell * n, cell
 
-    def paintEvent(self, _event: Any) -> None:  # noqa: N802
+    def paintEvent(self, _event: Any) -> None:
         """Paint the matrix."""
         painter = QPainter(self)
         text = self.palette().color(QPalette.ColorRole.WindowText)

@@ -31,3 +31,147 @@ def wait_until(qtbot):
             qtbot.wait(10)
 
     return wait
+
+
+class _Desk:
+    """A viewer with a pen and a real annotation set, driven by real mouse and key events."""
+
+    def __init__(self, viewer, qtbot):
+        from types import SimpleNamespace
+
+        import numpy as np
+        from pathotune.marks.annotations import AnnotationSet
+        from psygnal import Signal
+
+        from napari_pathotune._annotation_layers import AnnotationLayers
+        from napari_pathotune._pen import Pen
+
+        class Session:
+            slide_changed = Signal(object)
+            mpp_changed = Signal(float)
+            annotations_replaced = Signal(object)
+            annotations_changed = Signal(object)
+            validation_changed = Signal(object)
+            status_changed = Signal(object)
+            model_changed = Signal()
+            device_changed = Signal(str)
+            failed = Signal(object)
+            dock_wanted = Signal(str)
+            closed = Signal()
+            recovered = 0
+            bundle = None
+            device = "cpu"
+
+            def __init__(self):
+                self.loop = SimpleNamespace(head=None, evaluation=None, missing=None)
+                self.slide = SimpleNamespace(mpp=0.5, mpp_x=0.5, mpp_y=0.5, name="slide.svs")
+                self.take(AnnotationSet())
+
+            def take(self, marks):
+                self.annotations = marks
+                self._stop = marks.subscribe(self.annotations_changed.emit)
+                self.annotations_replaced.emit(marks)
+
+            def use_bundle(self, bundle):
+                self.bundle = bundle
+                self.model_changed.emit()
+
+        self.viewer, self.qtbot = viewer, qtbot
+        viewer.add_image(np.full((1000, 1500, 3), 230, np.uint8), scale=(0.5, 0.5), rgb=True)
+        viewer.reset_view()
+        self.session = Session()
+        self.board = AnnotationLayers.of(viewer, self.session)
+        self.pen = Pen.of(self.board)
+        self.canvas = viewer.window._qt_viewer.canvas.native
+        self.settle()
+
+    @property
+    def marks(self):
+        return self.session.annotations
+
+    def settle(self):
+        for _ in range(3):
+            self.qtbot.wait(5)
+
+    def at(self, x, y):
+        """Return the canvas position of a level-0 (x, y)."""
+        from qtpy.QtCore import QPoint
+
+        camera = self.viewer.scene.camera
+        row = ((y - 0.5) * 0.5 - camera.center[-2]) * camera.zoom + self.canvas.height() / 2
+        column = ((x - 0.5) * 0.5 - camera.center[-1]) * camera.zoom + self.canvas.width() / 2
+        return QPoint(round(column), round(row))
+
+    def hover(self, x, y, *, held=False):
+        from qtpy.QtCore import QEvent, QPointF, Qt
+        from qtpy.QtGui import QMouseEvent
+        from qtpy.QtWidgets import QApplication
+
+        place = self.at(x, y)
+        none, left = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(place),
+            QPointF(self.canvas.mapToGlobal(place)),
+            none,
+            left if held else none,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.instance().sendEvent(self.canvas, event)
+        self.qtbot.wait(8)  # napari looks at the mouse every 5 ms
+
+    def click(self, *places):
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        for x, y in places:
+            self.hover(x, y)
+            QTest.mouseClick(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(x, y))
+            self.settle()
+
+    def drag(self, *places, lift=True):
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        self.hover(*places[0])
+        QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*places[0]))
+        for place in places[1:]:
+            self.hover(*place, held=True)
+        if lift:
+            self.lift(*places[-1])
+
+    def lift(self, x, y):
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(x, y))
+        self.settle()
+
+    def key(self, name, *, press=True, release=True):
+        from qtpy.QtCore import Qt
+        from qtpy.QtTest import QTest
+
+        *modifiers, key = name.split("+")
+        held = Qt.KeyboardModifier.NoModifier
+        for modifier in modifiers:
+            held |= {
+                "Ctrl": Qt.KeyboardModifier.ControlModifier,
+                "Shift": Qt.KeyboardModifier.ShiftModifier,
+            }[modifier]
+        code = {"[": Qt.Key.Key_BracketLeft, "]": Qt.Key.Key_BracketRight}.get(key)
+        code = code or getattr(Qt.Key, f"Key_{key}")
+        if press:
+            QTest.keyPress(self.canvas, code, held)
+        if release:
+            QTest.keyRelease(self.canvas, code, held)
+        self.settle()
+
+
+@pytest.fixture
+def desk(make_napari_viewer, qtbot):
+    """Return a viewer with a pen: two classes, nothing marked, 0.5 um/px."""
+    made = _Desk(make_napari_viewer(show=True), qtbot)
+    made.marks.add_class("Tumour")
+    made.marks.add_class("Stroma")
+    yield made
+    made.board.close()
