@@ -54,7 +54,9 @@ class Bus:
         These tokens of the map are new; None: all of it, its layers included.
     status_changed(LoopStatus)
         What the loop computes, what is missing.
-    activity_changed(Activity | None), device_changed(str), note(Note), failed(Failure)
+    activity_changed(Activity | None), note(Note), failed(Failure)
+    device_changed(str), device_known(str)
+        The device asked for; the name of the one that is used.
     dock_wanted(str)
         Somebody asks for a dock ("slide", "annotate", "tune", "classify") to be raised.
     closed()
@@ -72,6 +74,7 @@ class Bus:
     status_changed = Signal(object)
     activity_changed = Signal(object)
     device_changed = Signal(str)
+    device_known = Signal(str)
     note = Signal(object)
     failed = Signal(object)
     dock_wanted = Signal(str)

@@ -14,7 +14,10 @@ import numpy as np
 from pathotune.slides.slide import Region
 
 if TYPE_CHECKING:
-    from napari.layers import Image
+    from collections.abc import Collection
+
+    from napari.layers import Image, Labels
+    from napari.utils.colormaps import Colormap, DirectLabelColormap
     from napari.viewer import Viewer
     from numpy.typing import NDArray
     from pathotune.slides.slide import Slide
@@ -86,7 +89,7 @@ def add_slide(viewer: Viewer, slide: Slide) -> Image:
     data, kwargs, _ = slide_layer_data(slide)
     layer: Image = viewer.add_image(data, **kwargs)
     viewer.layers.move(viewer.layers.index(layer), 0)
-    viewer.scale_bar.visible = True
+    viewer.canvas.overlays.scale_bar.visible = True
     viewer.reset_view()
     return layer
 
@@ -102,11 +105,84 @@ def rescale(viewer: Viewer, slide: Slide) -> None:
     viewer.reset_view()
 
 
-def view_region(layer: Image, slide: Slide) -> Region | None:
-    """Return the part of the slide on the screen, in level-0 pixels."""
-    corners: NDArray[Any] = np.asarray(layer.corner_pixels, dtype=float)[:, :2]
-    if layer.multiscale:
-        corners = corners * np.asarray(layer.downsample_factors)[layer.data_level][:2]
-    (y0, x0), (y1, x1) = np.floor(corners[0]), np.ceil(corners[1])
-    region = Region(int(x0), int(y0), max(1, int(x1 - x0)), max(1, int(y1 - y0)))
+def view_region(viewer: Viewer, slide: Slide) -> Region | None:
+    """Return the part of the slide on the screen, in level-0 pixels; None when it is off it."""
+    camera = viewer.scene.camera
+    height, width = (float(v) / camera.zoom for v in viewer.canvas.size)
+    row, col = camera.center[-2:]
+    x0, y0 = world_to_pixel(slide, (row - height / 2, col - width / 2))
+    x1, y1 = world_to_pixel(slide, (row + height / 2, col + width / 2))
+    left, top = int(np.floor(x0)), int(np.floor(y0))
+    region = Region(left, top, max(1, int(np.ceil(x1)) - left), max(1, int(np.ceil(y1)) - top))
     return region.intersect(Region(0, 0, slide.width, slide.height))
+
+
+def _insert(viewer: Viewer, layer: Any, above: Any) -> Any:
+    """Put a layer just above another without taking the pen from the active one."""
+    active = viewer.layers.selection.active
+    index = viewer.layers.index(above) + 1 if above in viewer.layers else len(viewer.layers)
+    viewer.layers.insert(index, layer)
+    if active is not None:
+        viewer.layers.selection.active = active
+    return layer
+
+
+def class_colours(
+    colours: tuple[tuple[int, int, int], ...], hidden: Collection[int] = ()
+) -> DirectLabelColormap:
+    """Return the colours of labels 1..n; 0 and the `hidden` labels are clear."""
+    from napari.utils.colormaps import DirectLabelColormap
+
+    table: dict[int | None, NDArray[np.float32]] = {
+        None: np.zeros(4, np.float32),
+        0: np.zeros(4, np.float32),
+    }
+    for label, rgb in enumerate(colours, start=1):
+        alpha = 0.0 if label in hidden else 1.0
+        table[label] = np.array([*(v / 255 for v in rgb), alpha], np.float32)
+    return DirectLabelColormap(color_dict=table)
+
+
+def add_labels(
+    viewer: Viewer, slide: Slide, data: Any, *, name: str, place: dict[str, Any], **kwargs: Any
+) -> Labels:
+    """Add a raster of labels over the slide that the pen cannot change by mistake."""
+    from napari.layers import Labels
+
+    layer = Labels(data, name=name, units=units(slide), axis_labels=AXES, **place, **kwargs)
+    layer.editable = False
+    base = next((x for x in viewer.layers if slide_of(x) is slide), None)
+    shown: Labels = _insert(viewer, layer, base)
+    return shown
+
+
+def add_values(
+    viewer: Viewer, slide: Slide, data: Any, *, name: str, place: dict[str, Any], **kwargs: Any
+) -> Image:
+    """Add a raster of values 1..255 over the slide; 0 is clear."""
+    from napari.layers import Image
+
+    layer = Image(
+        data,
+        name=name,
+        units=units(slide),
+        axis_labels=AXES,
+        contrast_limits=(0, 255),
+        colormap=value_colours(),
+        blending="translucent",
+        interpolation2d="nearest",
+        **place,
+        **kwargs,
+    )
+    base = next((x for x in viewer.layers if slide_of(x) is slide), None)
+    shown: Image = _insert(viewer, layer, base)
+    return shown
+
+
+def value_colours() -> Colormap:
+    """Return viridis, which stays apart from pink and violet stains, with a clear zero."""
+    from napari.utils.colormaps import AVAILABLE_COLORMAPS, Colormap
+
+    colours = AVAILABLE_COLORMAPS["viridis"].map(np.linspace(0, 1, 255))
+    clear = np.vstack([[0, 0, 0, 0], colours]).astype(np.float32)
+    return Colormap(clear, name="pathotune values", controls=np.linspace(0, 1, len(clear)))

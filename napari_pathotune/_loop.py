@@ -12,10 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from qtpy.QtCore import QTimer
 
-from napari_pathotune import _settings
+from napari_pathotune._painting import Fitted, Plan, follow, make_plan
+from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
 from pathotune.events import Progress, TilesDone
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from napari_pathotune._session import Session
 
-CHUNK = 192  # tokens a side painted between two looks at a newer stroke
 _SETTLE_MS = 15  # several edits of one gesture count as one
 _VERDICT_MS = 400  # the verdict waits until the hand rests
 
@@ -46,21 +45,6 @@ class LoopStatus:
     paused: bool = False
     has_map: bool = False
     seconds_left: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Fitted:
-    head: Any
-    missing: str | None
-    classmap: ClassMap | None
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    card: Any
-    grid: Any
-    store: Any
-    cells: Any
 
 
 class MapLoop:
@@ -88,7 +72,7 @@ class MapLoop:
         self.evaluation: Any = None
         self.missing: str | None = None
         self.paused = False
-        self.plan: _Plan | None = None
+        self.plan: Plan | None = None
         self.status = LoopStatus()
         self._live: Any = None
         self._focus: Region | None = None
@@ -169,29 +153,9 @@ class MapLoop:
             return
         card_id = session.card_id
 
-        def start() -> _Plan:
-            from pathotune.models.features import FeatureStore
-            from pathotune.slides.tiles import TileGrid
-
-            from pathotune.models.cards import card
-
-            backbone = card(card_id)
-            grid = TileGrid.plan(
-                slide.width,
-                slide.height,
-                slide.mpp,
-                mpp=backbone.mpp,
-                tile_px=backbone.tile_px,
-                token_px=backbone.token_px,
-                halo=backbone.halo,
-            )
-            root = _settings.cache_root()
-            store = FeatureStore.open(slide.stamp, backbone, grid, root=root)
-            return _Plan(backbone, grid, store, grid.cells(tissue))
-
         session.run(
             "files",
-            start,
+            lambda: make_plan(slide, tissue, card_id),
             what="Looking for features",
             where="slide",
             key="plan",
@@ -207,7 +171,7 @@ class MapLoop:
 
     # -- features -----------------------------------------------------------------
 
-    def _planned(self, plan: _Plan) -> None:
+    def _planned(self, plan: Plan) -> None:
         from pathotune.learn.live import LiveProbe
 
         self.plan, self._live, self._refit = plan, LiveProbe(), True
@@ -217,16 +181,23 @@ class MapLoop:
     def _compute(self) -> None:
         session, plan = self._session, self.plan
         slide = session.slide
-        if plan is None or slide is None or self.paused or session.bundle is not None:
+        if plan is None or slide is None or self.paused:
             return
-        device = session.device
+        work = Work(
+            slide,
+            session.tissue,
+            plan,
+            session.device,
+            self.focus,
+            plan.card.id in session.allow_download,
+        )
+        bundle = session.bundle
+        if bundle is not None:
+            self.classmap = finished_map(plan, bundle)
+            session.map_changed.emit(None)
 
         def start() -> Any:
-            from pathotune.models.features import compute_features
-
-            return compute_features(
-                slide, plan.card, plan.grid, plan.store, plan.cells, device=device, focus=self.focus
-            )
+            return features(work) if bundle is None else draw(work, bundle, self.classmap)
 
         self._say(computing=True)
         session.run(
@@ -248,8 +219,13 @@ class MapLoop:
 
     def _on_features(self, event: Any) -> None:
         if isinstance(event, TilesDone):
+            if self._session.bundle is not None:
+                self._session.map_changed.emit(event)
+                return
             self._dirty.append(event)
             self._soon.start()
+        elif isinstance(event, DeviceFound):
+            self._session.know_device(event.name)
         elif isinstance(event, Progress):
             self._say(done=event.done, total=event.total, seconds_left=event.seconds_left)
 
@@ -268,7 +244,7 @@ class MapLoop:
         self._refit = False
 
         def start() -> Iterator[Any]:
-            return _follow(plan, tissue, marks, live, old, old_map, dirty, self.focus)
+            return follow(plan, tissue, marks, live, old, old_map, dirty, self.focus)
 
         session.run(
             "fast",
@@ -285,7 +261,7 @@ class MapLoop:
 
     def _on_painted(self, event: Any) -> None:
         session = self._session
-        if isinstance(event, _Fitted):
+        if isinstance(event, Fitted):
             new_map = event.classmap is not self.classmap
             new_head = event.head is not self.head
             self.head, self.missing, self.classmap = event.head, event.missing, event.classmap
@@ -326,73 +302,3 @@ class MapLoop:
         if status != self.status:
             self.status = status
             self._session.status_changed.emit(status)
-
-
-def _follow(
-    plan: _Plan,
-    tissue: Any,
-    marks: Any,
-    live: Any,
-    old_head: Any,
-    classmap: ClassMap | None,
-    dirty: list[TilesDone],
-    focus: Any,
-) -> Iterator[Any]:
-    """Refit, then paint: the screen, then the rest or what is new (fast lane)."""
-    from pathotune.maps.classmap import ClassMap
-    from pathotune.maps.paint import paint
-
-    head, missing = live.update(marks, plan.store, plan.grid)
-    lattice = plan.grid.lattice
-    if head is None:
-        yield _Fitted(None, missing, None)
-        return
-    names = tuple(c.name for c in marks.classes)
-    if classmap is None or tuple(classmap.classes) != names:
-        classmap = ClassMap(
-            names,
-            tuple(c.colour for c in marks.classes),
-            (lattice.x0, lattice.y0),
-            lattice.step,
-            plan.card.mpp * plan.card.token_px,
-            np.zeros((lattice.rows, lattice.cols), np.uint8),
-            np.zeros((lattice.rows, lattice.cols, len(names)), np.float16),
-        )
-        old_head = None
-    yield _Fitted(head, missing, classmap)
-    whole = TilesDone(0, 0, lattice.rows, lattice.cols)
-    boxes = _chunks(dirty if head is old_head else [whole])
-    view = focus()
-    if view is not None and head is not old_head:
-        r0, c0, r1, c1 = lattice.window(view)
-        boxes.insert(0, TilesDone(r0, c0, r1, c1))
-    first = True
-    while boxes:
-        box = boxes.pop(0 if first else _nearest(boxes, lattice, focus()))
-        first = False
-        window = (box.row0, box.col0, box.row1, box.col1)
-        labels, probs = paint(plan.store, head, window, tissue, plan.card.neighbourhood)
-        rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
-        if labels.any() or classmap.labels[rows, cols].any():
-            classmap.labels[rows, cols] = labels
-            if classmap.probs is not None:
-                classmap.probs[rows, cols] = probs
-            yield box
-
-
-def _chunks(boxes: list[TilesDone]) -> list[TilesDone]:
-    return [
-        TilesDone(r, c, min(r + CHUNK, b.row1), min(c + CHUNK, b.col1))
-        for b in boxes
-        for r in range(b.row0, b.row1, CHUNK)
-        for c in range(b.col0, b.col1, CHUNK)
-    ]
-
-
-def _nearest(boxes: list[TilesDone], lattice: Any, view: Region | None) -> int:
-    if view is None:
-        return 0
-    r0, c0, r1, c1 = lattice.window(view)
-    row, col = (r0 + r1) / 2, (c0 + c1) / 2
-    far = [abs((b.row0 + b.row1) / 2 - row) + abs((b.col0 + b.col1) / 2 - col) for b in boxes]
-    return int(np.argmin(far))

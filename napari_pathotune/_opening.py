@@ -30,6 +30,7 @@ def prepare(slide: Slide) -> Opened:
     from pathotune.marks.annotations import AnnotationSet
     from pathotune.marks.journal import Journal, journal_for, replay
 
+    _ = slide.kind  # judged from a thumbnail, here and not in the GUI thread
     path = journal_for(slide.fingerprint)
     marks = replay(path) if path.exists() else AnnotationSet()
     journal = Journal(path)

@@ -13,10 +13,14 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from qtpy.QtCore import QTimer
+
 from napari_pathotune import _layers, _settings
 from napari_pathotune._bus import Activity, Bus
 from napari_pathotune._loop import MapLoop
+from napari_pathotune._map_view import MapView
 from napari_pathotune._opening import Opened, prepare
+from napari_pathotune._ready import ReadyModel, load
 from pathotune.events import Note
 
 if TYPE_CHECKING:
@@ -46,6 +50,8 @@ class Session(Bus):
     loop : MapLoop
         Features, the fast model and the class map: `loop.classmap`, `loop.head`,
         `loop.evaluation`, `loop.missing`, `loop.status`.
+    view : MapView
+        What is shown of the map, and how strongly.
     jobs : JobRunner
         The lanes; most callers use `run`.
 
@@ -66,11 +72,21 @@ class Session(Bus):
         self.bundle: Any = None
         self.card_id = _settings.backbone()
         self.device = _settings.device()
+        self.device_name = ""
         self._journal: Any = None
         self._layer: Callable[[], Image | None] = lambda: None
         self._unsubscribe: Callable[[], None] = self.annotations.subscribe(self._on_marks)
+        self.allow_download: frozenset[str] = frozenset()
         self.loop = MapLoop(self)
-        self._inserted = viewer.layers.events.inserted.connect(self._on_inserted)
+        self.view = MapView(self)
+        self._look = QTimer(self.jobs)
+        self._look.setSingleShot(True)
+        self._look.setInterval(150)
+        self._look.timeout.connect(self._on_view)
+        camera = viewer.scene.camera
+        camera.events.center.connect(self._on_camera)
+        camera.events.zoom.connect(self._on_camera)
+        viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
 
     @classmethod
@@ -291,10 +307,30 @@ class Session(Bus):
         if close is not None:
             close()
 
-    # -- model ----------------------------------------------------------------
+    # -- what is on the screen ----------------------------------------------------
 
-    def set_card(self, card_id: str) -> None:
-        """Use another backbone; its features are computed in the background."""
+    def _on_camera(self, _event: Any = None) -> None:
+        self._look.start()
+
+    def _on_view(self) -> None:
+        viewer, slide = self.viewer, self.slide
+        if viewer is not None and slide is not None:
+            self.loop.look_at(_layers.view_region(viewer, slide))
+
+    # -- model --------------------------------------------------------------------
+
+    def set_card(self, card_id: str, *, allow_download: bool = False) -> None:
+        """Use another backbone; its features are computed in the background.
+
+        Parameters
+        ----------
+        card_id : str
+            Id of a card.
+        allow_download : bool
+            The user said yes to fetching its weights.
+        """
+        if allow_download:
+            self.allow_download |= {card_id}
         if card_id != self.card_id:
             self.card_id = card_id
             self.bundle = None
@@ -305,14 +341,38 @@ class Session(Bus):
         """Compute on "auto", "cpu" or "cuda"."""
         if device != self.device:
             self.device = device
+            self.know_device("")
             self.device_changed.emit(device)
             self.loop.restart()
 
+    def know_device(self, name: str) -> None:
+        """Keep the name of the device in use, for people; "" while it is not known."""
+        self.device_name = name
+        self.device_known.emit(name)
+
     def use_bundle(self, bundle: Any) -> None:
-        """Draw the map with a finished model; None: with the fast model that follows the marks."""
+        """Draw the map with a finished model; None: with the fast model that follows the marks.
+
+        A finished model is a `ModelBundle`, or a module of `maps.dense`.
+        """
         self.bundle = bundle
+        card_id = getattr(bundle, "card_id", None)
+        if card_id is not None:
+            self.card_id = card_id
         self.model_changed.emit()
         self.loop.restart()
+
+    def use_ready(self, model: ReadyModel) -> None:
+        """Draw the map with a model that ships with the program."""
+        self.run(
+            "files",
+            lambda: load(model),
+            what=f"Loading {model.name}",
+            where="classify",
+            key="ready",
+            replace=True,
+            on_done=self.use_bundle,
+        )
 
     # -- the end --------------------------------------------------------------
 
@@ -323,7 +383,11 @@ class Session(Bus):
         self.loop.close()
         self.jobs.close()
         viewer = self.viewer
+        self._look.stop()
         if viewer is not None:
+            camera = viewer.scene.camera
+            camera.events.center.disconnect(self._on_camera)
+            camera.events.zoom.disconnect(self._on_camera)
             viewer.layers.events.inserted.disconnect(self._on_inserted)
             viewer.layers.events.removed.disconnect(self._on_removed)
             type(self)._all.pop(viewer, None)

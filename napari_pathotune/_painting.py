@@ -1,0 +1,142 @@
+"""The work of the fast lane: where the features lie, what to refit, what to paint next.
+
+Everything here is numpy and runs outside the GUI thread. The painting yields
+after every box, so that a newer stroke can stop it, and asks each time what is
+on the screen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_pathotune import _settings
+from pathotune.events import TilesDone
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pathotune.maps.classmap import ClassMap
+    from pathotune.slides.slide import Region, Slide
+
+CHUNK = 192  # tokens a side painted between two looks at a newer stroke
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The fast model after a change of the marks, and the map it is painted into."""
+
+    head: Any
+    missing: str | None
+    classmap: ClassMap | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A backbone's lattice over a slide, its features on disk, the tiles to compute."""
+
+    card: Any
+    grid: Any
+    store: Any
+    cells: Any
+
+
+def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
+    """Open the features of a slide for a backbone (files lane).
+
+    Raises
+    ------
+    PathotuneError
+        The backbone is not known here, or the slide has no um/px.
+    """
+    from pathotune.models.features import FeatureStore
+    from pathotune.slides.tiles import TileGrid
+
+    from pathotune.models.cards import card
+
+    backbone = card(card_id)
+    grid = TileGrid.plan(
+        slide.width,
+        slide.height,
+        slide.need_mpp(),
+        mpp=backbone.mpp,
+        tile_px=backbone.tile_px,
+        token_px=backbone.token_px,
+        halo=backbone.halo,
+    )
+    root = _settings.cache_root()
+    FeatureStore.evict(_settings.cache_bytes(), root)
+    store = FeatureStore.open(slide.stamp, backbone, grid, root=root)
+    return Plan(backbone, grid, store, grid.cells(tissue))
+
+
+def follow(
+    plan: Plan,
+    tissue: Any,
+    marks: Any,
+    live: Any,
+    old_head: Any,
+    classmap: ClassMap | None,
+    dirty: list[TilesDone],
+    focus: Any,
+) -> Iterator[Any]:
+    """Refit, then paint: the screen, then the rest or what is new (fast lane)."""
+    from pathotune.maps.classmap import ClassMap
+    from pathotune.maps.paint import paint
+
+    head, missing = live.update(marks, plan.store, plan.grid)
+    lattice = plan.grid.lattice
+    if head is None:
+        yield Fitted(None, missing, None)
+        return
+    names = tuple(c.name for c in marks.classes)
+    if classmap is None or tuple(classmap.classes) != names:
+        classmap = ClassMap(
+            names,
+            tuple(c.colour for c in marks.classes),
+            (lattice.x0, lattice.y0),
+            lattice.step,
+            plan.card.mpp * plan.card.token_px,
+            np.zeros((lattice.rows, lattice.cols), np.uint8),
+            np.zeros((lattice.rows, lattice.cols, len(names)), np.float16),
+        )
+        old_head = None
+    yield Fitted(head, missing, classmap)
+    whole = TilesDone(0, 0, lattice.rows, lattice.cols)
+    boxes = _chunks(dirty if head is old_head else [whole])
+    view = focus()
+    if view is not None and head is not old_head:
+        r0, c0, r1, c1 = lattice.window(view)
+        boxes.insert(0, TilesDone(r0, c0, r1, c1))
+    first = True
+    while boxes:
+        box = boxes.pop(0 if first else _nearest(boxes, lattice, focus()))
+        first = False
+        window = (box.row0, box.col0, box.row1, box.col1)
+        labels, probs = paint(plan.store, head, window, tissue, plan.card.neighbourhood)
+        rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
+        if labels.any() or classmap.labels[rows, cols].any():
+            classmap.labels[rows, cols] = labels
+            if classmap.probs is not None:
+                classmap.probs[rows, cols] = probs
+            yield box
+
+
+def _chunks(boxes: list[TilesDone]) -> list[TilesDone]:
+    return [
+        TilesDone(r, c, min(r + CHUNK, b.row1), min(c + CHUNK, b.col1))
+        for b in boxes
+        for r in range(b.row0, b.row1, CHUNK)
+        for c in range(b.col0, b.col1, CHUNK)
+    ]
+
+
+def _nearest(boxes: list[TilesDone], lattice: Any, view: Region | None) -> int:
+    if view is None:
+        return 0
+    r0, c0, r1, c1 = lattice.window(view)
+    row, col = (r0 + r1) / 2, (c0 + c1) / 2
+    far = [abs((b.row0 + b.row1) / 2 - row) + abs((b.col0 + b.col1) / 2 - col) for b in boxes]
+    return int(np.argmin(far))

@@ -1,0 +1,69 @@
+"""Sentences about a slide, in a pathologist's words.
+
+Kept apart from the widgets so that they can be read, tested and translated
+without a window.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from napari_pathotune import _settings
+from napari_pathotune._forms import area_text
+
+if TYPE_CHECKING:
+    from pathotune.slides.slide import Slide
+    from pathotune.slides.tissue import TissueMask
+
+SUFFIXES = (
+    *("svs", "ndpi", "mrxs", "scn", "bif", "vms", "vmu", "svslide", "dcm"),
+    *("tif", "tiff", "png", "jpg", "jpeg"),
+)
+FILTER = "Slides (" + " ".join(f"*.{s} *.{s.upper()}" for s in SUFFIXES) + ");;All files (*)"
+KINDS = {"fluorescence": "a fluorescence image", "grey": "a grey image"}
+
+
+def offline() -> bool:
+    """Return whether downloads are switched off."""
+    return _settings.offline()
+
+
+def size(slide: Slide) -> str:
+    """Return "2,220 x 2,967 px · 0.499 µm/px · 20x"."""
+    parts = [f"{slide.width:,} x {slide.height:,} px"]
+    if slide.mpp is not None:
+        typed = " (typed)" if slide.mpp_source == "user" else ""
+        parts.append(f"{slide.mpp:.3g} µm/px{typed}")
+        parts.append(
+            f"{slide.width * slide.mpp / 1000:.1f} x {slide.height * slide.mpp / 1000:.1f} mm"
+        )
+    if slide.objective:
+        parts.append(f"{slide.objective:g}x")
+    return " · ".join(parts)
+
+
+def origin(slide: Slide) -> str:
+    """Return "Aperio · 3 levels"."""
+    n = len(slide.levels)
+    return f"{slide.vendor} · {n} level{'s' if n > 1 else ''}"
+
+
+def stain(slide: Slide) -> str:
+    """Return a warning for slides the models were not made for, or nothing."""
+    kind = KINDS.get(slide.kind)
+    if kind is None:
+        return ""
+    return f"This is {kind}. It can be looked at and marked; the models were made for H&E."
+
+
+def tissue(slide: Slide, mask: TissueMask | None) -> str:
+    """Return "Tissue 4.1 mm², 62 % of the slide"."""
+    if mask is None:
+        return "Looking for tissue..."
+    share = mask.area_px() / (slide.width * slide.height)
+    if mask.source == "off":
+        return "Tissue: the whole slide"
+    if slide.mpp_x is None or slide.mpp_y is None:
+        return f"Tissue: {share:.0%} of the slide"
+    mm2 = mask.area_px() * slide.mpp_x * slide.mpp_y / 1e6
+    return f"Tissue: {area_text(mm2)}, {share:.0%} of the slide"
