@@ -10,6 +10,7 @@ halved, and the user is told.
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ _CPU_BATCH = 4  # as fast as 8 on two cores, and a cancel waits half as long
 _GPU_BATCH = 64
 _GPU_BYTES_PER_TILE = 96 << 20  # a ViT-L at 224 px with room to spare
 
-_leave_a_core = False
+_leave_a_core: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,15 +100,21 @@ def batch_size(device: str, tile_px: int = 224) -> int:
     return max(1, min(_GPU_BATCH, int(free * 0.5) // per_tile))
 
 
-def leave_a_core(leave: bool) -> None:
-    """Keep one core free from now on; a program with a window asks for this."""
+def leave_a_core(leave: bool | None) -> None:
+    """Keep one core free from now on, or not; None: when not run by the main thread.
+
+    A job that is pumped by another thread than the main one is run by a window.
+    """
     global _leave_a_core
     _leave_a_core = leave
 
 
 def thread_limit() -> int:
     """Return the number of threads that a computation may use."""
-    return max(1, cores() - 1) if _leave_a_core else cores()
+    leave = _leave_a_core
+    if leave is None:
+        leave = threading.current_thread() is not threading.main_thread()
+    return max(1, cores() - 1) if leave else cores()
 
 
 @contextmanager
@@ -116,7 +123,7 @@ def limited_threads() -> Iterator[int]:
     import torch
 
     before = torch.get_num_threads()
-    wanted = min(thread_limit(), before) if not _leave_a_core else thread_limit()
+    wanted = min(thread_limit(), before)
     torch.set_num_threads(wanted)
     try:
         yield wanted
