@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from pathotune.slides.sample import sample_annotations, sample_slide
-
 from pathotune import drain, open_slide, plugins, predict, read_geojson, train
 from pathotune.events import Event, Progress
 from pathotune.models.cards import DEFAULT_ID, card
+from pathotune.slides.sample import sample_annotations, sample_slide
 
 
 def tell(event: Event) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
     from pathotune.marks.annotations import Annotation
 
 #: napari keeps vertices in float32, which far out on a large slide resolves 1/100 px.

@@ -23,9 +23,8 @@ from napari_pathotune._region_layer import RegionLayer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from pathotune.marks.annotations import Annotation, AnnotationSet, Change
-
     from napari_pathotune._session import Session
+    from pathotune.marks.annotations import Annotation, AnnotationSet, Change
 
 #: Colour of what has no class yet.
 NO_CLASS = (0.45, 0.45, 0.45)

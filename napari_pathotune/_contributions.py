@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from napari.viewer import Viewer
+
     from pathotune.marks.annotations import AnnotationSet
 
 LayerTuple = tuple[Any, ...]
@@ -66,9 +67,8 @@ def slide_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerTuple]]
         return None
 
     def read(_path: Any) -> list[LayerTuple]:
-        from pathotune.slides.slide import open_slide
-
         from napari_pathotune import _layers
+        from pathotune.slides.slide import open_slide
 
         return [_layers.slide_layer_data(open_slide(one))]
 
@@ -83,9 +83,9 @@ def annotation_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerTu
 
     def read(_path: Any) -> list[LayerTuple]:
         import napari
-        from pathotune.marks.geojson import read_geojson
 
         from napari_pathotune._session import Session
+        from pathotune.marks.geojson import read_geojson
 
         session = Session.find(napari.current_viewer())
         if session is not None and session.slide is not None:
@@ -125,10 +125,10 @@ def as_shapes(marks: AnnotationSet, name: str) -> list[LayerTuple]:
 def write_annotations(path: str, layers: list[LayerTuple]) -> list[str]:
     """Write the session's annotations, of which the saved layers are the picture."""
     import napari
-    from pathotune.marks.geojson import write_geojson
 
     from napari_pathotune._session import Session
     from pathotune.events import PathotuneError
+    from pathotune.marks.geojson import write_geojson
 
     session = Session.find(napari.current_viewer())
     if session is None or session.slide is None:
@@ -143,9 +143,8 @@ def write_annotations(path: str, layers: list[LayerTuple]) -> list[str]:
 
 def sample() -> list[LayerTuple]:
     """Return the sample slide as a layer."""
+    from napari_pathotune import _layers
     from pathotune.slides.sample import sample_slide
     from pathotune.slides.slide import open_slide
-
-    from napari_pathotune import _layers
 
     return [_layers.slide_layer_data(open_slide(sample_slide()))]

@@ -40,9 +40,9 @@ NEXT = (
 def open_window(device: str = "auto") -> tuple[Viewer, Session]:
     """Open napari with the sample slide, its marks and all docks; the map follows by itself."""
     import napari
-    from pathotune.slides.sample import sample_annotations
 
     from napari_pathotune._session import Session
+    from pathotune.slides.sample import sample_annotations
 
     viewer = napari.Viewer(title="PathoTune demo")
     viewer.window.resize(*SIZE)

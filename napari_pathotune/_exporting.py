@@ -15,10 +15,10 @@ from qtpy.QtWidgets import QFileDialog
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from pathotune.maps.classmap import ClassMap
     from qtpy.QtWidgets import QWidget
 
     from napari_pathotune._session import Session
+    from pathotune.maps.classmap import ClassMap
 
 FOLDER = "pathotune.cases.exports"
 LABELS = {

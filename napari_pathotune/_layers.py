@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
 from pathotune.slides.slide import Region
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from napari.utils.colormaps import Colormap, DirectLabelColormap
     from napari.viewer import Viewer
     from numpy.typing import NDArray
+
     from pathotune.slides.slide import Slide
 
 KEY = "napari-pathotune"

@@ -21,10 +21,9 @@ from pathotune.events import Progress, TilesDone
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from napari_pathotune._session import Session
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region
-
-    from napari_pathotune._session import Session
 
 _SETTLE_MS = 15  # several edits of one gesture count as one
 _VERDICT_MS = 400  # the verdict waits until the hand rests

@@ -16,10 +16,9 @@ from psygnal import Signal
 from napari_pathotune import _layers
 
 if TYPE_CHECKING:
-    from pathotune.maps.classmap import ClassMap
-
     from napari_pathotune._session import Session
     from pathotune.events import TilesDone
+    from pathotune.maps.classmap import ClassMap
 
 Shown = Literal["classes", "probability", "uncertainty", "nothing"]
 OPACITY = 0.45

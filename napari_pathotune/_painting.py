@@ -51,10 +51,9 @@ def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
     PathotuneError
         The backbone is not known here, or the slide has no um/px.
     """
+    from pathotune.models.cards import card
     from pathotune.models.features import FeatureStore
     from pathotune.slides.tiles import TileGrid
-
-    from pathotune.models.cards import card
 
     backbone = card(card_id)
     grid = TileGrid.plan(

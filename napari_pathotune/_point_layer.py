@@ -19,9 +19,8 @@ from napari_pathotune._annotation_geometry import DECIMALS, dots, is_points, mov
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from pathotune.marks.annotations import Annotation
-
     from napari_pathotune._annotation_layers import AnnotationLayers
+    from pathotune.marks.annotations import Annotation
 
 SYMBOLS = (
     "disc",

@@ -31,9 +31,8 @@ class ReadyModel:
 
 def ready_models() -> list[ReadyModel]:
     """Return what ships with the program."""
-    from pathotune.models.bundle import ModelBundle
-
     from pathotune.events import PathotuneError
+    from pathotune.models.bundle import ModelBundle
 
     found: list[ReadyModel] = []
     for path in sorted((resources() / "bundles").glob("*.safetensors")):

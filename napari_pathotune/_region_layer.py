@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-    from pathotune.marks.annotations import Annotation
 
     from napari_pathotune._annotation_layers import AnnotationLayers
+    from pathotune.marks.annotations import Annotation
 
 #: Beyond this many annotations napari needs longer than a frame for every edit.
 MOST_DRAWN = 2000

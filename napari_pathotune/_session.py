@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from napari.layers import Image
     from napari.viewer import Viewer
+
     from pathotune.marks.annotations import AnnotationSet
     from pathotune.slides.slide import Slide
     from pathotune.slides.tissue import TissueMask

@@ -14,10 +14,9 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
+    from napari_pathotune._painting import Plan
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
-
-    from napari_pathotune._painting import Plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,11 +40,11 @@ class _Desk:
         from types import SimpleNamespace
 
         import numpy as np
-        from pathotune.marks.annotations import AnnotationSet
         from psygnal import Signal
 
         from napari_pathotune._annotation_layers import AnnotationLayers
         from napari_pathotune._pen import Pen
+        from pathotune.marks.annotations import AnnotationSet
 
         class Session:
             slide_changed = Signal(object)

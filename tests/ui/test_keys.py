@@ -82,8 +82,9 @@ def test_the_page_in_the_docs_is_the_table():
 
 
 def test_digits_choose_the_class_and_never_delete(desk):
-    from pathotune.marks.annotations import Annotation
     from shapely.geometry import box
+
+    from pathotune.marks.annotations import Annotation
 
     desk.marks.add(Annotation("a", "Tumour", "rectangle", box(300, 200, 500, 400)))
     desk.pen.take("rectangle")
