@@ -1,0 +1,79 @@
+"""What every reader offers, so that the slide above it needs no ``if``.
+
+A reader knows one family of files. It gives levels in their own pixels and
+whatever the file says about itself; placing levels over one another, scales,
+and doubts about um/px are the slide's business.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Reader(ABC):
+    """An open file.
+
+    Attributes
+    ----------
+    sizes : tuple of (width, height)
+        Levels from the finest on, in pixels.
+    mpp : tuple of (float or None, float or None)
+        um/px along x and y as the file says it, believable or not.
+    vendor : str
+        The scanner's maker or the format's name.
+    objective : float or None
+        Nominal magnification.
+    fluorescence : bool
+        The file itself says that it is fluorescence.
+    chunk : int
+        Side of the file's own tiles, a hint for the viewer.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    mpp: tuple[float | None, float | None] = (None, None)
+    vendor: str = "unknown"
+    objective: float | None = None
+    fluorescence: bool = False
+    chunk: int = 256
+
+    @abstractmethod
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return (height, width, 3) pixels of a level; the box lies inside the level.
+
+        Safe to call from several threads.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file back to the system; called once."""
+
+    def associated(self) -> tuple[str, ...]:
+        """Return names of label, macro and the like."""
+        return ()
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Return (h, w, 3) of an associated image."""
+        raise KeyError(name)
+
+
+def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (h, w, 3) of grey, grey with alpha, RGB or RGBA; transparent becomes white."""
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    channels = pixels.shape[2]
+    if channels == 3:
+        return pixels
+    if channels == 1:
+        return np.repeat(pixels, 3, axis=2)
+    colour = pixels[..., : channels - 1]
+    alpha = pixels[..., channels - 1 :]
+    if (alpha != 255).any():
+        share = alpha.astype(np.float32) / 255
+        colour = (colour * share + 255 * (1 - share) + 0.5).astype(np.uint8)
+    return as_rgb(np.ascontiguousarray(colour)) if channels == 2 else np.ascontiguousarray(colour)

@@ -1,0 +1,95 @@
+"""Vendor formats through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM.
+
+OpenSlide finds the format by content, reads from several threads and knows the
+scanners' properties. Plain and OME TIFF are left to the tiff reader, which
+understands their metadata better.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import openslide
+
+from pathotune.events import PathotuneError
+from pathotune.slides.readers._base import Reader, as_rgb
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+KEY = "openslide"
+ORDER = 1
+
+
+def claims(path: Path, head: bytes) -> bool:
+    """Whether OpenSlide knows the file as a scanner's own format."""
+    try:
+        vendor = openslide.OpenSlide.detect_format(str(path))
+    except openslide.OpenSlideError:
+        return False
+    return vendor is not None and vendor != "generic-tiff"
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return float(text) if text else None
+    except ValueError:
+        return None
+
+
+class OpenSlideReader(Reader):
+    """A file that OpenSlide reads."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._slide = openslide.OpenSlide(str(path))
+        except openslide.OpenSlideError as error:
+            raise PathotuneError(
+                f"{path.name} looks like a slide but cannot be opened ({error}).",
+                "It may be incomplete: copy it again from the scanner or the archive.",
+            ) from error
+        properties = self._slide.properties
+        self.name = path.name
+        self.sizes = tuple(self._slide.level_dimensions)
+        self._downsamples = self._slide.level_downsamples
+        self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+        self.objective = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
+        x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
+        y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
+        self.mpp = (x if x is not None else y, y if y is not None else x)
+        tile = _number(properties.get("openslide.level[0].tile-width"))
+        self.chunk = int(tile) if tile and 128 <= tile <= 1024 else 256
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Read level pixels; OpenSlide wants the corner in level-0 pixels."""
+        scale = self._downsamples[level]
+        try:
+            tile = self._slide.read_region(
+                (round(x * scale), round(y * scale)), level, (width, height)
+            )
+        except openslide.OpenSlideError as error:
+            raise PathotuneError(
+                f"A part of {self.name} cannot be read ({error}); the file is damaged there.",
+                "Copy it again from the scanner or the archive, then open it again.",
+            ) from error
+        return as_rgb(np.asarray(tile))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._slide.close()
+
+    def associated(self) -> tuple[str, ...]:
+        """Return names of label, macro and thumbnail."""
+        return tuple(self._slide.associated_images)
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Return (h, w, 3) of an associated image."""
+        return as_rgb(np.asarray(self._slide.associated_images[name]))
+
+
+def open_reader(path: Path) -> Reader:
+    """Open a file for which `claims` was true."""
+    return OpenSlideReader(path)

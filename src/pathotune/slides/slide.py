@@ -1,0 +1,328 @@
+"""One whole-slide image at any scale, whatever file it lies in.
+
+A slide hides formats, levels and doubts about um/px behind `read_scaled`: give
+a corner in level-0 pixels and a um/px, get exactly the pixels of that size,
+averaged by area from the next finer level and placed to a fraction of a pixel.
+Reading is safe from several threads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from pathotune import plugins
+from pathotune.events import PathotuneError
+from pathotune.slides import mpp as mpp_rules
+from pathotune.slides.geometry import Level, Region
+from pathotune.slides.levels import LevelArray
+from pathotune.slides.placing import place_levels
+from pathotune.slides.resample import area
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from numpy.typing import NDArray
+
+    from pathotune.slides.readers._base import Reader
+
+__all__ = ["Level", "LevelArray", "Region", "Slide", "is_slide", "open_slide"]
+
+Kind = Literal["brightfield", "fluorescence", "grey"]
+_READERS = "pathotune.slides.readers"
+_SAMPLE = 1 << 16
+
+
+class Slide:
+    """An open slide; made by `open_slide`, closed with `close` or ``with``.
+
+    Attributes
+    ----------
+    path : Path
+        The file. Never shown in exports.
+    width, height : int
+        Size in level-0 pixels.
+    levels : tuple of Level
+        From the finest on.
+    mpp, mpp_x, mpp_y : float or None
+        um/px; None when the file's is missing or not believable and nobody has
+        said better.
+    mpp_source : {"file", "user", "missing"}
+        Where `mpp` comes from.
+    mpp_problem : str or None
+        Why the file's own value was not taken.
+    kind : {"brightfield", "fluorescence", "grey"}
+        Judged from a thumbnail.
+    """
+
+    def __init__(self, path: Path, reader: Reader, key: str) -> None:
+        self._reader = reader
+        self._closed = False
+        self.path = path
+        self.name = path.name
+        self.reader = key
+        self.width, self.height = reader.sizes[0]
+        self.levels = tuple(Level(w, h, 1.0, 1.0) for w, h in reader.sizes)
+        self.levels = place_levels(reader.sizes, self.read_level, scanner=key == "openslide")
+        self.vendor = reader.vendor
+        self.objective = reader.objective
+        self.chunk = reader.chunk
+        self.fingerprint = _fingerprint(path)
+        self.mpp_x: float | None = None
+        self.mpp_y: float | None = None
+        self.mpp_source: Literal["file", "user", "missing"] = "missing"
+        self.mpp_problem = mpp_rules.believable(*reader.mpp)
+        if self.mpp_problem is None:
+            self.mpp_x, self.mpp_y = reader.mpp
+            self.mpp_source = "file"
+        self._kind: Kind | None = None
+
+    @property
+    def mpp(self) -> float | None:
+        """Return the mean um/px of both axes."""
+        if self.mpp_x is None or self.mpp_y is None:
+            return None
+        return (self.mpp_x + self.mpp_y) / 2
+
+    @property
+    def stamp(self) -> str:
+        """Return what changes when the file or its um/px changes: the key of caches."""
+        try:
+            changed = self.path.stat().st_mtime_ns
+        except OSError:
+            changed = 0
+        text = f"{self.fingerprint} {changed} {self.mpp_x!r} {self.mpp_y!r}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    @property
+    def bounds(self) -> Region:
+        """Return the whole slide as a region."""
+        return Region(0, 0, self.width, self.height)
+
+    @property
+    def kind(self) -> Kind:
+        """Return what sort of picture it is, judged once from a thumbnail."""
+        if self._kind is None:
+            from pathotune.slides.stain import kind_of
+
+            kind = "fluorescence" if self._reader.fluorescence else kind_of(self.thumbnail(512))
+            self._kind = kind
+        return self._kind
+
+    def with_mpp(self, mpp: float, *, remember: bool = True) -> None:
+        """Take the user's um/px, and keep it for this slide.
+
+        Raises
+        ------
+        PathotuneError
+            The value cannot be a slide's.
+        """
+        mpp = mpp_rules.check_answer(mpp)
+        self.mpp_x = self.mpp_y = mpp
+        self.mpp_source = "user"
+        if remember:
+            mpp_rules.remember(self.fingerprint, mpp)
+
+    def need_mpp(self) -> float:
+        """Return um/px, or tell the user what to do about its absence.
+
+        Raises
+        ------
+        PathotuneError
+            Nobody knows it.
+        """
+        if self.mpp is None:
+            raise PathotuneError(
+                f"{self.mpp_problem} Areas and models need it.",
+                "Type um/px (0.25 for a 40x scan, 0.5 for 20x); on the command line: --mpp 0.25.",
+            )
+        return self.mpp
+
+    def read_level(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
+        """Return (h, w, 3) pixels of a level, in its own pixels; white beyond its borders."""
+        if self._closed:
+            raise PathotuneError("This slide has been closed.", "Open it again.")
+        size = self.levels[level]
+        x0, y0 = max(0, x), max(0, y)
+        x1, y1 = min(size.width, x + w), min(size.height, y + h)
+        if x1 <= x0 or y1 <= y0:
+            return np.full((h, w, 3), 255, np.uint8)
+        pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
+        if pixels.shape[:2] == (h, w):
+            return pixels
+        out = np.full((h, w, 3), 255, np.uint8)
+        out[y0 - y : y1 - y, x0 - x : x1 - x] = pixels
+        return out
+
+    def read(self, region: Region, mpp: float | None = None) -> NDArray[np.uint8]:
+        """Return a region's pixels, at level 0 or at a um/px.
+
+        Parameters
+        ----------
+        region : Region
+            Level-0 pixels; what lies beyond the slide is white.
+        mpp : float, optional
+            um/px of the result; its size is rounded to whole pixels.
+        """
+        if mpp is None:
+            return self.read_level(0, region.x, region.y, region.width, region.height)
+        scale = mpp / self.need_mpp()
+        width, height = max(1, round(region.width / scale)), max(1, round(region.height / scale))
+        return self.read_scaled(region.x, region.y, mpp, width, height)
+
+    def read_scaled(
+        self, x: float, y: float, mpp: float, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        """Return exactly (height, width, 3) pixels of `mpp` whose corner is at (x, y).
+
+        The next finer level is averaged by area. On integer pyramids the result
+        is within 1 grey level of reducing level 0 where levels were made by
+        averaging; JPEG levels add their own compression.
+
+        Parameters
+        ----------
+        x, y : float
+            Level-0 pixels, to a fraction.
+        mpp : float
+            um/px of the result.
+        width, height : int
+            Size of the result.
+        """
+        return self.read_downsampled(x, y, mpp / self.need_mpp(), width, height)
+
+    def read_downsampled(
+        self, x: float, y: float, downsample: float, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        """Return (height, width, 3) pixels that each span `downsample` level-0 pixels."""
+        fine = [
+            i
+            for i, level in enumerate(self.levels)
+            if max(level.downsample_x, level.downsample_y) <= downsample * 1.0001
+        ]
+        number = max(fine, key=lambda i: self.levels[i].downsample_x) if fine else 0
+        level = self.levels[number]
+        left, top = x / level.downsample_x, y / level.downsample_y
+        step_x, step_y = downsample / level.downsample_x, downsample / level.downsample_y
+        x0, y0 = int(np.floor(left + 1e-7)), int(np.floor(top + 1e-7))
+        x1 = int(np.ceil(left + step_x * width - 1e-7))
+        y1 = int(np.ceil(top + step_y * height - 1e-7))
+        block = self.read_level(number, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
+        return area(block, left - x0, top - y0, step_x, step_y, width, height)
+
+    def thumbnail(self, max_px: int = 1024) -> NDArray[np.uint8]:
+        """Return the whole slide with its longer side at most `max_px` pixels."""
+        downsample = max(1.0, self.width / max_px, self.height / max_px)
+        width = max(1, int(self.width / downsample))
+        height = max(1, int(self.height / downsample))
+        return self.read_downsampled(0, 0, downsample, width, height)
+
+    def level_array(self, level: int) -> LevelArray:
+        """Return a level as an array-like for the viewer."""
+        return LevelArray(self, level)
+
+    def associated(self) -> tuple[str, ...]:
+        """Return the names of label, macro and the like; they may show a patient's name."""
+        return self._reader.associated()
+
+    def read_associated(self, name: str) -> NDArray[np.uint8]:
+        """Return (h, w, 3) of an associated image, when the user asks for it."""
+        return self._reader.read_associated(name)
+
+    def close(self) -> None:
+        """Close the file; reading afterwards is refused with words."""
+        if not self._closed:
+            self._closed = True
+            self._reader.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _fingerprint(path: Path) -> str:
+    """Hash the size and sixteen samples, so that a moved file is known again in no time."""
+    digest = hashlib.sha256()
+    size = path.stat().st_size
+    digest.update(str(size).encode())
+    with path.open("rb") as file:
+        for i in range(16):
+            file.seek(max(0, size - _SAMPLE) * i // 15)
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()[:32]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
+def _readers() -> list[ModuleType]:
+    found = [plugins.load(_READERS, name) for name in plugins.names(_READERS)]
+    return sorted(found, key=lambda module: module.ORDER)
+
+
+def _claimed(path: Path) -> ModuleType | None:
+    head = _head(path)
+    return next((m for m in _readers() if head and m.claims(path, head)), None)
+
+
+def is_slide(path: str | Path) -> bool:
+    """Whether some reader knows the file; looks at its first bytes only."""
+    path = Path(path)
+    try:
+        return path.is_file() and _claimed(path) is not None
+    except OSError:
+        return False
+
+
+def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+    """Open a slide.
+
+    Parameters
+    ----------
+    path : path-like
+        The file; for MRXS and VMS the small index file.
+    mpp : float, optional
+        um/px that overrides the file's, for this opening only.
+
+    Raises
+    ------
+    PathotuneError
+        The file is missing, empty, damaged, or of no known format.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise PathotuneError(f"{path.name} is a folder.", "Choose a slide file inside it.")
+    try:
+        module = _claimed(path)
+        empty = path.stat().st_size == 0
+    except FileNotFoundError as error:
+        raise PathotuneError(f"There is no file {path}.", "Check the name.") from error
+    except OSError as error:
+        raise PathotuneError(
+            f"{path.name} cannot be opened ({error.strerror}).",
+            "Check that you may read it and that its drive is connected.",
+        ) from error
+    if module is None:
+        what = "is empty" if empty else "is not a slide or image of a known format"
+        raise PathotuneError(
+            f"{path.name} {what}.",
+            "Open SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, TIFF, OME-TIFF, PNG or JPEG.",
+        )
+    slide = Slide(path, module.open_reader(path), module.KEY)
+    try:
+        if mpp is not None:
+            slide.with_mpp(mpp, remember=False)
+        elif slide.mpp is None:
+            answer = mpp_rules.remembered(slide.fingerprint)
+            if answer is not None:
+                slide.with_mpp(answer, remember=False)
+    except BaseException:
+        slide.close()
+        raise
+    return slide

@@ -1,0 +1,57 @@
+"""What sort of picture a slide is, told before a model is run on the wrong one.
+
+Every model here was made for brightfield H&E. Fluorescence and grey pictures
+open and can be looked at; a model says plainly that it was made for something
+else. Judged from a thumbnail, by brightness and colour alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def kind_of(thumbnail: NDArray[np.uint8]) -> Literal["brightfield", "fluorescence", "grey"]:
+    """Judge a thumbnail (h, w, 3): light on dark, without colour, or stained."""
+    pixels = thumbnail.reshape(-1, 3).astype(np.int16)
+    brightest = pixels.max(axis=1)
+    colour = brightest - pixels.min(axis=1)
+    dark = float(np.mean(brightest < 70))
+    white = float(np.mean(brightest > 200))
+    if dark > 0.5 and white < 0.2:
+        return "fluorescence"
+    if float(np.mean(colour > 12)) < 0.002:
+        return "grey"
+    return "brightfield"
+
+
+def looks_like_he(thumbnail: NDArray[np.uint8]) -> tuple[bool, str]:
+    """Say whether pink and purple tissue is seen, and if not what is.
+
+    Parameters
+    ----------
+    thumbnail : uint8 (h, w, 3)
+
+    Returns
+    -------
+    bool, str
+        The verdict and a sentence for the user (empty when it looks like H&E).
+    """
+    kind = kind_of(thumbnail)
+    if kind == "fluorescence":
+        return False, "This is a fluorescence image; the model was made for H&E."
+    if kind == "grey":
+        return False, "This image has no colour; the model was made for H&E."
+    pixels = thumbnail.reshape(-1, 3).astype(np.int16)
+    red, green, blue = pixels.T
+    coloured = (pixels.max(axis=1) - pixels.min(axis=1)) > 25
+    if not coloured.any():
+        return True, ""
+    pink = (red[coloured] > green[coloured] + 5) & (blue[coloured] > green[coloured] - 15)
+    if float(pink.mean()) < 0.35:
+        return False, "The colours do not look like H&E; the model was made for H&E."
+    return True, ""
