@@ -13,7 +13,7 @@ import math
 import queue
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Lattice:
 
     def centres(
         self, rows: NDArray[np.integer], cols: NDArray[np.integer]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Return level-0 (x, y) of the tokens' centres."""
         return self.x0 + (cols + 0.5) * self.step, self.y0 + (rows + 0.5) * self.step
 
@@ -235,7 +235,7 @@ def read_batches(
         Whatever a reading thread met. All threads have ended when the
         generator is closed.
     """
-    wanted: queue.Queue[tuple[Cell, queue.Queue[object]] | None] = queue.Queue()
+    wanted: queue.Queue[tuple[Cell, queue.Queue[Any]] | None] = queue.Queue()
     stopping = threading.Event()
 
     def work() -> None:
@@ -255,7 +255,7 @@ def read_batches(
     for thread in threads:
         thread.start()
     source = iter(cells)
-    ahead: list[tuple[Cell, queue.Queue[object]]] = []
+    ahead: list[tuple[Cell, queue.Queue[Any]]] = []
     exhausted = False
     try:
         while True:
@@ -265,7 +265,7 @@ def read_batches(
                     exhausted = True
                     break
                 cell = (int(found[0]), int(found[1]))
-                item: tuple[Cell, queue.Queue[object]] = (cell, queue.Queue(1))
+                item: tuple[Cell, queue.Queue[Any]] = (cell, queue.Queue(1))
                 ahead.append(item)
                 wanted.put(item)
             if not ahead:

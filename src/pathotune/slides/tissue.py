@@ -49,13 +49,13 @@ class TissueMask:
     step_y: float
     source: Literal["auto", "off", "file"]
 
-    def on_grid(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def on_grid(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return (len(y), len(x)): tissue at every crossing of level-0 columns and rows."""
         columns = np.clip((np.asarray(x) / self.step_x).astype(int), 0, self.mask.shape[1] - 1)
         rows = np.clip((np.asarray(y) / self.step_y).astype(int), 0, self.mask.shape[0] - 1)
         return self.mask[np.ix_(rows, columns)]
 
-    def at(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.bool_]:
+    def at(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.bool_]:
         """Return tissue at points, level-0 pixels; arrays of one shape."""
         columns = np.clip((np.asarray(x) / self.step_x).astype(int), 0, self.mask.shape[1] - 1)
         rows = np.clip((np.asarray(y) / self.step_y).astype(int), 0, self.mask.shape[0] - 1)
@@ -204,8 +204,8 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     -------
     bool (h, w)
     """
+    import skimage.morphology as morphology
     from scipy import ndimage
-    from skimage import morphology
 
     values = pixels.astype(np.float32)
     bright = values.mean(axis=2)
@@ -272,7 +272,7 @@ def _limit(
 
 
 def _large(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
-    from skimage import morphology
+    import skimage.morphology as morphology
 
     kept: NDArray[np.bool_] = morphology.remove_small_objects(mask, max_size=max(1, least - 1))
     return kept
