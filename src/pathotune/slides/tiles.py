@@ -20,7 +20,7 @@ import numpy as np
 from pathotune.slides.geometry import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
 
     from numpy.typing import NDArray
 
@@ -209,7 +209,7 @@ def read_batches(
     cells: Iterable[Cell | NDArray[np.integer]],
     batch: int,
     readers: int = 2,
-) -> Iterator[tuple[NDArray[np.int32], NDArray[np.uint8]]]:
+) -> Generator[tuple[NDArray[np.int32], NDArray[np.uint8]], None, None]:
     """Read tiles ahead in threads and give them in batches, in the order asked for.
 
     Parameters
