@@ -143,8 +143,20 @@ def write_annotations(path: str, layers: list[LayerTuple]) -> list[str]:
 
 def sample() -> list[LayerTuple]:
     """Return the sample slide as a layer."""
-    from napari_pathotune import _layers
     from pathotune.slides.sample import sample_slide
+
+    return _slide_layer(sample_slide())
+
+
+def skin() -> list[LayerTuple]:
+    """Return a region of a real skin slide as a layer."""
+    from pathotune.slides.sample import skin_slide
+
+    return _slide_layer(skin_slide())
+
+
+def _slide_layer(path: Path) -> list[LayerTuple]:
+    from napari_pathotune import _layers
     from pathotune.slides.slide import open_slide
 
-    return [_layers.slide_layer_data(open_slide(sample_slide()))]
+    return [_layers.slide_layer_data(open_slide(path))]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from napari_pathotune._session import Session
 
-DOCKS = ("Slide", "Annotate", "Tune", "Classify")
 SIZE = (1500, 940)
 LIMIT_S = 150.0
 _LOOK_MS = 250
@@ -41,6 +40,7 @@ def open_window(device: str = "auto") -> tuple[Viewer, Session]:
     """Open napari with the sample slide, its marks and all docks; the map follows by itself."""
     import napari
 
+    from napari_pathotune._docks import Docks
     from napari_pathotune._session import Session
     from pathotune.slides.sample import sample_annotations
 
@@ -48,7 +48,7 @@ def open_window(device: str = "auto") -> tuple[Viewer, Session]:
     viewer.window.resize(*SIZE)
     session = Session.of(viewer)
     session.set_device(device)
-    _open_docks(viewer)
+    Docks.of(viewer).open_all(front="classify")
     _show_next(viewer)
 
     def load(slide: Any) -> None:
@@ -59,17 +59,6 @@ def open_window(device: str = "auto") -> tuple[Viewer, Session]:
     session.slide_changed.connect(load)
     session.open_sample()
     return viewer, session
-
-
-def _open_docks(viewer: Viewer) -> None:
-    """Slide over Annotate on the left of the right side, Tune over Classify below as tabs."""
-    first = None
-    for name in DOCKS:
-        dock, _ = viewer.window.add_plugin_dock_widget(
-            "napari-pathotune", name, tabify=first is not None
-        )
-        first = first or dock
-    dock.raise_()
 
 
 def _show_next(viewer: Viewer) -> None:
