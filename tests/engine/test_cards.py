@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
 from pathotune import places
-from pathotune.events import PathotuneError
+from pathotune.events import PathotuneError, drain
 from pathotune.models import cards, weights
 
 
@@ -161,18 +162,63 @@ def test_a_failed_download_is_told_in_words(monkeypatch):
 
 
 def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path, monkeypatch):
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     repo = tmp_path / "models--timm--vit_small_patch14_dinov2.lvd142m"
-    (repo / "snapshots" / "abc").mkdir(parents=True)
+    card = cards.card("dinov2-small")
+    assert not card.here
+    for snapshot in ("aaa", "abc"):
+        (repo / "snapshots" / snapshot).mkdir(parents=True)
+        (repo / "snapshots" / snapshot / "model.safetensors").write_text(snapshot)
     (repo / "refs").mkdir()
     (repo / "refs" / "main").write_text("abc")
-    (repo / "snapshots" / "abc" / "model.safetensors").write_bytes(b"weights")
-    card = cards.card("dinov2-small")
     found = weights.resolve(card.parts[0].weights, card)
-    assert found.read_bytes() == b"weights"
-    assert not card.needs_download and len(card.hash()) == 16
+    assert found.read_text() == "abc"
+    assert not card.needs_download and card.here and len(card.hash()) == 16
+    pinned = replace(card.parts[0].weights, where=card.parts[0].weights.where + "@aaa")
+    assert weights.resolve(pinned, card).read_text() == "aaa"
+    pinned = replace(pinned, where=card.parts[0].weights.where + "@bbb")
+    assert not weights.present(pinned)
+
+
+def test_the_hubs_cache_is_where_the_hubs_own_library_has_it(monkeypatch):
+    code = (
+        "from huggingface_hub.constants import HF_HUB_CACHE; "
+        "from pathotune.models.weights import _hub_cache; "
+        "assert str(_hub_cache()) == HF_HUB_CACHE, (_hub_cache(), HF_HUB_CACHE)"
+    )
+    for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    monkeypatch.setenv("HF_HOME", "/somewhere")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_download_that_was_agreed_to_lands_and_is_checked(tmp_path, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    asked = []
+
+    def fetch(repo, name, revision=None):
+        asked.append((repo, name, revision))
+        if name == "model.safetensors":
+            raise EntryNotFoundError("no such file")
+        (tmp_path / name).write_bytes(b"from the hub")
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    card = cards.card("dinov2-small")
+    events = []
+    drain(weights.download(card), events.append)
+    assert [name for _, name, _ in asked] == ["model.safetensors", "pytorch_model.bin"]
+    assert asked[0][0] == "timm/vit_small_patch14_dinov2.lvd142m"
+    assert "88 MB" in events[0].text and events[-1].done == 1
+    part = card.parts[0]
+    wrong = replace(part.weights, sha256="0" * 64)
+    with pytest.raises(PathotuneError, match="sha256 begins with"):
+        weights.resolve(wrong, card, allow_download=True)
 
 
 def test_embedded_weights_that_are_gone_ask_for_a_new_installation(tmp_path):

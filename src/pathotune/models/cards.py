@@ -158,9 +158,18 @@ class ModelCard:
         """Whether weights would have to come over the network now."""
         from pathotune.models.weights import present
 
-        return any(w.kind == "hub" and not present(w) for w in self._weights())
+        return any(w.kind == "hub" and not present(w) for w in self.weights)
 
-    def _weights(self) -> tuple[Weights, ...]:
+    @property
+    def here(self) -> bool:
+        """Whether all weights are on this computer."""
+        from pathotune.models.weights import present
+
+        return all(present(w) for w in self.weights)
+
+    @property
+    def weights(self) -> tuple[Weights, ...]:
+        """Every file the card needs."""
         own = tuple(part.weights for part in self.parts)
         return own if self.projection is None else (*own, self.projection)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathotune import places
-from pathotune.events import PathotuneError
+from pathotune.events import Job, Note, PathotuneError, Progress
 
 if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard, Weights
@@ -48,21 +48,17 @@ def digest(path: Path) -> str:
     return _digests[key]
 
 
-def _inside(folder: Path) -> Path | None:
+def _inside(folder: Path, revision: str | None = None) -> Path | None:
     """Return the weight file of a local model folder or of a hub's cache folder."""
-    for name in FILE_NAMES:
-        if (folder / name).is_file():
-            return folder / name
     snapshots = folder / "snapshots"
-    if not snapshots.is_dir():
-        return None
-    main = folder / "refs" / "main"
-    wanted = [snapshots / main.read_text().strip()] if main.is_file() else []
-    for snapshot in [*wanted, *sorted(snapshots.iterdir())]:
-        for name in FILE_NAMES:
-            if (snapshot / name).is_file():
-                return snapshot / name
-    return None
+    ref = folder / "refs" / (revision or "main")
+    wanted = [folder, snapshots / (revision or "main")]
+    if ref.is_file():
+        wanted.append(snapshots / ref.read_text(encoding="utf-8").strip())
+    elif revision is None and snapshots.is_dir():
+        wanted += sorted(snapshots.iterdir())
+    candidates = (place / name for place in wanted for name in FILE_NAMES)
+    return next((c for c in candidates if c.is_file()), None)
 
 
 def _hub_name(weights: Weights) -> tuple[str, str | None]:
@@ -70,16 +66,20 @@ def _hub_name(weights: Weights) -> tuple[str, str | None]:
     return repo, revision or None
 
 
+def _hub_cache() -> Path:
+    """Return the hub's cache, without the half second that importing its library takes."""
+    if chosen := os.environ.get("HF_HUB_CACHE"):
+        return Path(chosen).expanduser()
+    if home := os.environ.get("HF_HOME"):
+        return Path(home).expanduser() / "hub"
+    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(base).expanduser() / "huggingface" / "hub"
+
+
 def _cached(weights: Weights) -> Path | None:
     """Return a hub model's file if it is on this computer; asks no network."""
-    from huggingface_hub import try_to_load_from_cache
-
     repo, revision = _hub_name(weights)
-    for name in FILE_NAMES:
-        found = try_to_load_from_cache(repo, name, revision=revision)
-        if isinstance(found, str):
-            return Path(found)
-    return None
+    return _inside(_hub_cache() / f"models--{repo.replace('/', '--')}", revision)
 
 
 def _local(weights: Weights) -> Path | None:
@@ -223,6 +223,27 @@ def resolve(weights: Weights, card: ModelCard, allow_download: bool = False) -> 
             "Fetch the file again: it may be damaged or another version.",
         )
     return path
+
+
+def download(card: ModelCard) -> Job[None]:
+    """Fetch what a card needs and this computer lacks; run it after the user said yes.
+
+    Yields
+    ------
+    Note, Progress
+
+    Raises
+    ------
+    PathotuneError
+        As `resolve`.
+    """
+    wanted = card.weights
+    for done, weights in enumerate(wanted):
+        if not present(weights):
+            yield Note(f"Downloading {card.name} ({card.size_mb:.0f} MB, {card.licence}).")
+        yield Progress(done, len(wanted), "Downloading the model")
+        resolve(weights, card, allow_download=True)
+    yield Progress(len(wanted), len(wanted), "Downloading the model")
 
 
 def read_state(path: Path) -> dict[str, Any]:
