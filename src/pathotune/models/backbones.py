@@ -49,7 +49,6 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
         Weights missing, not agreed to, damaged, of another sha256, or not fitting
         the architecture; the architecture is unknown to timm.
     """
-    # Files are looked for before seconds go into importing torch.
     files = [resolve(part.weights, card, allow_download) for part in card.parts]
     projection_file = card.projection and resolve(card.projection, card, allow_download)
     import_timm()

@@ -41,11 +41,15 @@ def backbone_for(card: ModelCard, device: str = "auto", allow_download: bool = F
     PathotuneError
         As `backbones.load_backbone`.
     """
+    from pathotune.models.weights import resolve
+
+    for weights in card.weights:  # before seconds go into importing torch
+        resolve(weights, card, allow_download)
     from pathotune.models.backbones import load_backbone
     from pathotune.models.runtime import pick_device
 
     with _loading:
-        key = (card.hash() if not card.needs_download else card.id, pick_device(device))
+        key = (card.hash(), pick_device(device))
         if key not in _loaded:
             _loaded.clear()  # before loading: two at a time may not fit
             _loaded[key] = load_backbone(card, key[1], allow_download)
