@@ -19,7 +19,8 @@ from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QShortcut, QVBoxLayout, 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-REGIONS, POINTS, VIEWER, WINDOW = "regions", "points", "viewer", "window"
+REGIONS, POINTS, SLIDE = "regions", "points", "slide"
+VIEWER, WINDOW = "viewer", "window"
 BOTH = (REGIONS, POINTS)
 
 
@@ -71,7 +72,7 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
             Binding(
                 ("B",),
                 "brush: paint over a region",
-                BOTH,
+                (*BOTH, SLIDE),
                 "brush",
                 "send to the back; here the newest mark lies on top",
             ),
@@ -117,7 +118,13 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
             Binding(
                 ("Z",), "move the slide with the mouse", naparis="activate_shapes_pan_zoom_mode"
             ),
-            Binding(("C",), "class map on and off", (*BOTH, VIEWER), "toggle_map"),
+            Binding(
+                ("C",),
+                "class map on and off",
+                (*BOTH, SLIDE, VIEWER),
+                "toggle_map",
+                "contrast, which a colour slide has not",
+            ),
             Binding(("?", "F1"), "this sheet", (WINDOW,), "show_sheet"),
         ),
     ),
@@ -125,7 +132,7 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
 
 
 def bindings(where: str) -> list[Binding]:
-    """Return the bindings made on a place: regions, points, viewer or window."""
+    """Return the bindings made on a place: regions, points, slide, viewer or window."""
     return [b for _, group in BINDINGS for b in group if where in b.where]
 
 

@@ -17,20 +17,40 @@ if TYPE_CHECKING:
     from napari_pathotune._session import Session
 
 
-def save(session: Session, path: Path) -> Path:
-    """Write the model in use to `path`: the loaded one, or else the fast model as it is now.
+def model_in_use(session: Session) -> Any:
+    """Return the model that draws the map, as a bundle: a loaded one, or the fast model as it is.
+
+    Called in the GUI thread, so that the marks do not change meanwhile; the bundle is then
+    written elsewhere.
 
     Raises
     ------
     PathotuneError
-        There is no model yet, or the file cannot be written.
+        There is no model yet.
     """
-    bundle = session.bundle if session.bundle is not None else fast_bundle(session)
-    bundle.save(path)
-    return path
+    if session.bundle is not None:
+        return session.bundle
+    loop, marks = session.loop, session.annotations
+    head, plan, classmap = loop.head, loop.plan, loop.classmap
+    if head is None or plan is None or classmap is None:
+        raise PathotuneError("There is no model to save yet.", "Mark two classes first.")
+    from pathotune.models.bundle import ModelBundle
+
+    used = set(classmap.classes)
+    tissue = "off" if getattr(session.tissue, "source", "auto") == "off" else "auto"
+    return ModelBundle.create(
+        plan.card,
+        "linear",
+        classmap.classes,
+        classmap.colours,
+        head.to_arrays(),
+        tissue=tissue,
+        regions=[{"id": a.id, "class": a.class_name} for a in marks.items if a.class_name in used],
+        metrics=_metrics(loop.evaluation),
+    )
 
 
-def load(session: Session, path: Path) -> Any:
+def load(path: Path) -> Any:
     """Return the model in a file, checked against the backbones on this computer.
 
     Raises
@@ -43,6 +63,17 @@ def load(session: Session, path: Path) -> Any:
     return ModelBundle.load(path)
 
 
-def fast_bundle(session: Session) -> Any:
-    """Return the fast model with all that is needed to use it elsewhere."""
-    raise PathotuneError("There is no model yet.", "Mark two classes first.")
+def _metrics(evaluation: Any) -> dict[str, Any] | None:
+    """Return the verdict as plain JSON, with what it was judged on."""
+    if evaluation is None:
+        return None
+    return {
+        "macro_f1": evaluation.macro_f1,
+        "why_not": evaluation.why_not,
+        "scope": evaluation.scope,
+        "n_regions": evaluation.n_regions,
+        "per_class": [
+            {"class": name, "f1": f1, "low": low, "high": high, "regions": regions}
+            for name, f1, low, high, regions, _ in evaluation.per_class
+        ],
+    }

@@ -18,7 +18,7 @@ from napari_pathotune import _keys
 from napari_pathotune._annotation_geometry import stroke
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from napari_pathotune._annotation_layers import AnnotationLayers
 
@@ -43,7 +43,6 @@ class Pen:
     """The tools of one board; get it with `Pen.of`. Signal: `tool_changed(str)`."""
 
     tool_changed = Signal(str)
-    map_toggled = Signal()
 
     _all: ClassVar[weakref.WeakKeyDictionary[Any, Pen]] = weakref.WeakKeyDictionary()
 
@@ -57,7 +56,7 @@ class Pen:
         board.layer_made.connect(self._on_layer)
         board.pen_changed.connect(self._show_brush)
         self.viewer.layers.selection.events.active.connect(self._on_active)
-        self.actions = {
+        self.actions: dict[str, Callable[..., Any]] = {
             "choose_class": self.choose_class,
             "brush": lambda: self.take("brush"),
             "brush_smaller": lambda: self._resize(-1),
@@ -66,9 +65,11 @@ class Pen:
             "undo": self.undo,
             "redo": self.redo,
             "hold_to_pan": self.hold_to_pan,
-            "toggle_map": self.map_toggled.emit,
+            "toggle_map": self.toggle_map,
         }
         _keys.bind(self.viewer, _keys.VIEWER, self.actions)
+        board.session.slide_changed.connect(self._on_slide)
+        self._on_slide()
         for name, layer in (("regions", board.regions.layer), ("points", board.points.layer)):
             if layer is not None:
                 _keys.bind(layer, name, self.actions)
@@ -132,6 +133,10 @@ class Pen:
         """Make the edit again that was taken back last."""
         if not self.board.drawing and self.board.annotations.can_redo:
             self.board.annotations.redo()
+
+    def toggle_map(self) -> None:
+        """Hide the class map, or show it again."""
+        self.board.session.view.toggle()
 
     def discard(self) -> None:
         """Throw away the region being drawn, or put the tool away when there is none."""
@@ -235,6 +240,11 @@ class Pen:
         layer.refresh(thumbnail=False, extent=False)
 
     # ---- the layers -----------------------------------------------------------------------
+
+    def _on_slide(self, *_: Any) -> None:
+        layer = self.board.session.slide_layer
+        if layer is not None:
+            _keys.bind(layer, _keys.SLIDE, self.actions)
 
     def _on_layer(self, layer: Any, name: str) -> None:
         layer.events.mode.connect(self._on_mode)

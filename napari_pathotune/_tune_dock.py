@@ -29,6 +29,7 @@ from napari_pathotune import _model_file
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
 from napari_pathotune._verdict_view import ConfusionMatrix, Score, ScoreBars
+from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -146,15 +147,21 @@ class TuneDock(QWidget):
                 f"{Path(slide.name).stem}.safetensors" if slide is not None else "model.safetensors"
             )
             path, _ = QFileDialog.getSaveFileName(self, "Save model", name, FILES)
-        if path:
-            target = Path(path).with_suffix(".safetensors")
-            self._run(
-                "Saving the model",
-                lambda: _model_file.save(self.session, target),
-                lambda _: self.notice.say(
-                    f"Saved {target.name}. On other slides, check it before you trust it."
-                ),
-            )
+        if not path:
+            return
+        target = Path(path).with_suffix(".safetensors")
+        try:
+            bundle = _model_file.model_in_use(self.session)
+        except PathotuneError as error:
+            self.notice.warn(error.message, error.hint)
+            return
+        self._run(
+            "Saving the model",
+            lambda: bundle.save(target),
+            lambda _: self.notice.say(
+                f"Saved {target.name}. On other slides, check it before you trust it."
+            ),
+        )
 
     def load(self, path: str | Path | None = None) -> None:
         """Load a model and draw the map with it; asks for the file when none is given."""
@@ -164,7 +171,7 @@ class TuneDock(QWidget):
             source = Path(path)
             self._run(
                 "Loading the model",
-                lambda: _model_file.load(self.session, source),
+                lambda: _model_file.load(source),
                 lambda bundle: self._loaded(bundle, source.name),
             )
 

@@ -12,6 +12,9 @@ import time
 
 import pytest
 
+# The tests must not read or change what the user set in napari.
+os.environ.setdefault("NAPARI_CONFIG", "")
+
 
 def pytest_collection_modifyitems(items):
     if sys.platform.startswith("linux") and not os.environ.get("DISPLAY"):
@@ -36,7 +39,7 @@ def wait_until(qtbot):
 class _Desk:
     """A viewer with a pen and a real annotation set, driven by real mouse and key events."""
 
-    def __init__(self, viewer, qtbot):
+    def __init__(self, viewer):
         from types import SimpleNamespace
 
         import numpy as np
@@ -45,6 +48,8 @@ class _Desk:
         from napari_pathotune._annotation_layers import AnnotationLayers
         from napari_pathotune._pen import Pen
         from pathotune.marks.annotations import AnnotationSet
+
+        viewer.add_image(np.full((1000, 1500, 3), 230, np.uint8), scale=(0.5, 0.5), rgb=True)
 
         class Session:
             slide_changed = Signal(object)
@@ -58,16 +63,23 @@ class _Desk:
             failed = Signal(object)
             dock_wanted = Signal(str)
             closed = Signal()
-            recovered = 0
-            bundle = None
-            device = "cpu"
+            slide_layer = viewer.layers[0]
 
             def __init__(self):
+                self.annotations = None
+                self.renew()
+
+            def renew(self):
+                self.recovered, self.bundle, self.device = 0, None, "cpu"
                 self.loop = SimpleNamespace(head=None, evaluation=None, missing=None)
+                self.view = SimpleNamespace(toggle=lambda: self.toggled.append(True))
+                self.toggled = []
                 self.slide = SimpleNamespace(mpp=0.5, mpp_x=0.5, mpp_y=0.5, name="slide.svs")
                 self.take(AnnotationSet())
 
             def take(self, marks):
+                if self.annotations is not None:
+                    self._stop()
                 self.annotations = marks
                 self._stop = marks.subscribe(self.annotations_changed.emit)
                 self.annotations_replaced.emit(marks)
@@ -76,13 +88,29 @@ class _Desk:
                 self.bundle = bundle
                 self.model_changed.emit()
 
-        self.viewer, self.qtbot = viewer, qtbot
-        viewer.add_image(np.full((1000, 1500, 3), 230, np.uint8), scale=(0.5, 0.5), rgb=True)
-        viewer.reset_view()
+        self.viewer = viewer
         self.session = Session()
         self.board = AnnotationLayers.of(viewer, self.session)
         self.pen = Pen.of(self.board)
-        self.canvas = viewer.window._qt_viewer.canvas.native
+        if hasattr(viewer, "window"):
+            viewer.window.resize(700, 500)  # drawn in software here, so every pixel costs
+            self.canvas = viewer.window._qt_viewer.canvas.native
+        self.renew()
+
+    def renew(self):
+        """Clear the desk: two classes, nothing marked, no tool in the hand."""
+        if self.board.drawing:
+            self.pen.discard()
+        for layer in (self.board.regions.layer, self.board.points.layer):
+            if layer is not None:
+                layer.mode = "pan_zoom"
+        self.session.renew()
+        self.session.slide_changed.emit(self.session.slide)
+        self.marks.add_class("Tumour")
+        self.marks.add_class("Stroma")
+        self.board.pen_um = 60.0
+        self.viewer.layers.selection.active = self.session.slide_layer
+        self.viewer.reset_view()
         self.settle()
 
     @property
@@ -90,8 +118,10 @@ class _Desk:
         return self.session.annotations
 
     def settle(self):
+        from qtpy.QtTest import QTest
+
         for _ in range(3):
-            self.qtbot.wait(5)
+            QTest.qWait(5)
 
     def at(self, x, y):
         """Return the canvas position of a level-0 (x, y)."""
@@ -105,6 +135,7 @@ class _Desk:
     def hover(self, x, y, *, held=False):
         from qtpy.QtCore import QEvent, QPointF, Qt
         from qtpy.QtGui import QMouseEvent
+        from qtpy.QtTest import QTest
         from qtpy.QtWidgets import QApplication
 
         place = self.at(x, y)
@@ -118,7 +149,7 @@ class _Desk:
             Qt.KeyboardModifier.NoModifier,
         )
         QApplication.instance().sendEvent(self.canvas, event)
-        self.qtbot.wait(8)  # napari looks at the mouse every 5 ms
+        QTest.qWait(8)  # napari looks at the mouse every 5 ms
 
     def click(self, *places):
         from qtpy.QtCore import Qt
@@ -167,11 +198,35 @@ class _Desk:
         self.settle()
 
 
+@pytest.fixture(scope="module")
+def _shared_desk(qapp):
+    import gc
+
+    from napari import Viewer
+
+    viewer = Viewer(show=True, show_welcome_screen=False)
+    made = _Desk(viewer)
+    yield made
+    made.board.close()
+    viewer.close()
+    del made, viewer
+    for _ in range(3):
+        qapp.processEvents()
+        gc.collect()
+
+
 @pytest.fixture
-def desk(make_napari_viewer, qtbot):
-    """Return a viewer with a pen: two classes, nothing marked, 0.5 um/px."""
-    made = _Desk(make_napari_viewer(show=True), qtbot)
-    made.marks.add_class("Tumour")
-    made.marks.add_class("Stroma")
+def desk(_shared_desk):
+    """Return a viewer with a pen, one a module, cleared: two classes, 0.5 um/px."""
+    _shared_desk.renew()
+    return _shared_desk
+
+
+@pytest.fixture
+def bare_desk(qapp):
+    """Return a desk without a window: nothing is drawn and there is no mouse."""
+    from napari.components import ViewerModel
+
+    made = _Desk(ViewerModel())
     yield made
     made.board.close()

@@ -48,9 +48,9 @@ def in_step(desk):
             )
 
 
-def test_a_pixel_of_the_slide_lies_where_napari_shows_it(desk):
-    desk.marks.add(mark("a", box(100, 200, 110, 240), "rectangle"))
-    layer = desk.board.regions.layer
+def test_a_pixel_of_the_slide_lies_where_napari_shows_it(bare_desk):
+    bare_desk.marks.add(mark("a", box(100, 200, 110, 240), "rectangle"))
+    layer = bare_desk.board.regions.layer
     world = np.array([layer.data_to_world(v) for v in layer.data[0]])
     # Level-0 px x covers [x, x + 1); napari's centre of pixel 0 is 0 um.
     assert np.allclose(world.min(axis=0), [(200 - 0.5) * 0.5, (100 - 0.5) * 0.5])
@@ -232,30 +232,30 @@ def test_locked_regions_stay(desk):
     in_step(desk)
 
 
-def test_classes_colour_what_they_name(desk):
-    desk.marks.add(mark("a", box(300, 200, 500, 400)))
-    desk.marks.recolour_class("Tumour", (10, 20, 30))
-    in_step(desk)
-    desk.marks.rename_class("Tumour", "Cancer")
-    assert list(desk.board.regions.layer.features["class"]) == ["Cancer"]
-    desk.marks.delete_class("Cancer")
-    assert desk.board.class_of("a") is None
-    desk.marks.undo()
-    in_step(desk)
+def test_classes_colour_what_they_name(bare_desk):
+    bare_desk.marks.add(mark("a", box(300, 200, 500, 400)))
+    bare_desk.marks.recolour_class("Tumour", (10, 20, 30))
+    in_step(bare_desk)
+    bare_desk.marks.rename_class("Tumour", "Cancer")
+    assert list(bare_desk.board.regions.layer.features["class"]) == ["Cancer"]
+    bare_desk.marks.delete_class("Cancer")
+    assert bare_desk.board.class_of("a") is None
+    bare_desk.marks.undo()
+    in_step(bare_desk)
 
 
-def test_the_layer_may_be_thrown_away(desk):
-    desk.marks.add(mark("a", box(300, 200, 500, 400)))
-    desk.board.regions.layer.visible = False
-    desk.viewer.layers.remove(desk.board.regions.layer)
-    assert desk.board.regions.layer is None and len(desk.marks.items) == 1
-    desk.marks.add(mark("b", box(600, 200, 700, 400)))
-    desk.pen.take("brush")
-    desk.board.redraw()
-    in_step(desk)
+def test_the_layer_may_be_thrown_away(bare_desk):
+    bare_desk.marks.add(mark("a", box(300, 200, 500, 400)))
+    bare_desk.board.regions.layer.visible = False
+    bare_desk.viewer.layers.remove(bare_desk.board.regions.layer)
+    assert bare_desk.board.regions.layer is None and len(bare_desk.marks.items) == 1
+    bare_desk.marks.add(mark("b", box(600, 200, 700, 400)))
+    bare_desk.pen.take("brush")
+    bare_desk.board.redraw()
+    in_step(bare_desk)
 
 
-def test_more_than_napari_can_carry_leaves_out_detections_and_says_so(desk, monkeypatch):
+def test_more_than_napari_can_carry_leaves_out_detections_and_says_so(bare_desk, monkeypatch):
     from napari_pathotune import _region_layer
 
     monkeypatch.setattr(_region_layer, "MOST_DRAWN", 10)
@@ -265,9 +265,9 @@ def test_more_than_napari_can_carry_leaves_out_detections_and_says_so(desk, monk
         extra = {"properties": {"objectType": "detection"}} if i < 12 else {}
         marks.add(mark(str(i), box(20 * i, 0, 20 * i + 10, 10), extra=extra))
     said = []
-    desk.board.note.connect(said.append)
-    desk.session.take(marks)
-    assert desk.board.regions.layer.nshapes == 3
+    bare_desk.board.note.connect(said.append)
+    bare_desk.session.take(marks)
+    assert bare_desk.board.regions.layer.nshapes == 3
     assert len(marks.items) == 15
     assert "12 of 15" in said[0]
 
@@ -286,7 +286,7 @@ def test_an_edit_from_elsewhere_waits_until_the_polygon_is_ended(desk):
     in_step(desk)
 
 
-def test_point_annotations_are_not_drawn_as_outlines(desk):
-    desk.marks.add(mark("p", Point(10, 10), "point"))
-    in_step(desk)
-    assert desk.board.points.layer.symbol[0] is not None
+def test_point_annotations_are_not_drawn_as_outlines(bare_desk):
+    bare_desk.marks.add(mark("p", Point(10, 10), "point"))
+    in_step(bare_desk)
+    assert bare_desk.board.points.layer.symbol[0] is not None

@@ -31,6 +31,7 @@ def test_every_clash_with_napari_is_meant_and_told(desk):
         _keys.REGIONS: desk.board.regions.make(),
         _keys.POINTS: desk.board.points.make(),
         _keys.VIEWER: desk.viewer,
+        _keys.SLIDE: desk.session.slide_layer,
     }
     taken = {where: naparis_keys(target) for where, target in targets.items()}
     assert "3" in taken[_keys.REGIONS] and "B" in taken[_keys.REGIONS]
@@ -162,11 +163,13 @@ def test_the_layer_cannot_be_turned_off_the_slide(desk):
 
 
 def test_the_map_is_toggled_by_a_key(desk):
-    seen = []
-    desk.pen.map_toggled.connect(lambda: seen.append(True))
     desk.pen.take("brush")
     desk.key("C")
-    assert seen == [True]
+    desk.viewer.layers.selection.active = desk.session.slide_layer
+    desk.key("C")
+    assert desk.session.toggled == [True, True]
+    desk.key("B")
+    assert desk.pen.tool == "brush"
 
 
 def test_the_sheet_is_not_modal_and_names_every_key(desk, qtbot):
