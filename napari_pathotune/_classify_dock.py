@@ -84,7 +84,13 @@ class ClassifyDock(QWidget):
         self.opacity.setRange(5, 100)
         self.opacity.setToolTip("How strongly the map covers the slide")
         self.opacity.valueChanged.connect(lambda v: self.session.view.set_opacity(v / 100))
-        top = QGridLayout()
+        self.empty = forms.line(
+            "No map yet.\n\nThe map appears as soon as two classes are marked, and follows every "
+            "stroke. Or take a ready-made model below, if one was made for this tissue."
+        )
+        self.controls = QWidget()
+        top = QGridLayout(self.controls)
+        top.setContentsMargins(0, 0, 0, 0)
         top.addWidget(forms.line("Shown", wrap=False), 0, 0)
         top.addWidget(self.shown, 0, 1)
         top.addWidget(forms.line("Opacity", wrap=False), 1, 0)
@@ -106,7 +112,8 @@ class ClassifyDock(QWidget):
         middle = QWidget()
         column = QVBoxLayout(middle)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addLayout(top)
+        column.addWidget(self.empty)
+        column.addWidget(self.controls)
         column.addWidget(self.colours)
         column.addWidget(self.legend)
         column.addWidget(self.under)
@@ -156,7 +163,6 @@ class ClassifyDock(QWidget):
     # -- what the session says ------------------------------------------------------------
 
     def _refresh(self, *_: Any) -> None:
-        self._list_shown()
         self._list_classes()
         self._on_view()
         self._on_status(self.session.loop.status)
@@ -190,6 +196,7 @@ class ClassifyDock(QWidget):
 
     def _on_view(self) -> None:
         view = self.session.view
+        self._list_shown()
         with QSignalBlocker(self.opacity):
             self.opacity.setValue(round(view.opacity * 100))
         self.colours.setVisible(view.shown in ("probability", "uncertainty"))
@@ -238,10 +245,9 @@ class ClassifyDock(QWidget):
         self.hint.setText(hint)
         self.hint.setVisible(bool(hint))
         self.primary.setText(verb)
-        self.shown.setEnabled(status.has_map)
-        self.opacity.setEnabled(status.has_map)
-        why = "" if status.has_map else "There is no map yet"
-        self.opacity.setToolTip(why or "How strongly the map covers the slide")
+        self.empty.setVisible(not status.has_map)
+        self.controls.setVisible(status.has_map)
+        self.under.setVisible(status.has_map)
         share = status.done / status.total if status.total else 0.0
         self.bar.setVisible(status.total > 0)
         self.pause.setVisible(status.total > 0 and status.done < status.total)
@@ -264,7 +270,6 @@ class ClassifyDock(QWidget):
         found = None
         if slide is not None and classmap is not None and self.isVisible():
             found = classmap.at(*_layers.world_to_pixel(slide, event.value))
-        self.under.setVisible(classmap is not None)
         if found is None:
             self.under.setText("Under the cursor: no map")
             return

@@ -7,17 +7,17 @@ the user's choice.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSize, Qt
-from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
     QLabel,
     QPushButton,
     QScrollArea,
     QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -33,21 +33,32 @@ class Elided(QLabel):
     """A line that is cut with an ellipsis instead of widening its dock; the tooltip has it all."""
 
     def __init__(self, text: str = "", mode: Any = Qt.TextElideMode.ElideMiddle) -> None:
-        super().__init__(text)
+        super().__init__()
         self._mode = mode
+        self._whole = ""
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.setTextFormat(Qt.TextFormat.PlainText)
+        self.say(text)
 
-    def setText(self, text: str) -> None:
-        """Set the line and, as its tooltip, the same."""
-        super().setText(text)
+    def say(self, text: str) -> None:
+        """Set the whole line."""
+        self._whole = text
         self.setToolTip(text)
+        self._cut()
 
-    def paintEvent(self, _event: Any) -> None:
-        """Draw what fits."""
-        painter = QPainter(self)
-        text = self.fontMetrics().elidedText(self.text(), self._mode, self.width())
-        painter.drawText(self.rect(), int(self.alignment()), text)
+    @property
+    def whole(self) -> str:
+        """The line as it was set."""
+        return self._whole
+
+    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+        """Cut anew."""
+        super().resizeEvent(event)
+        self._cut()
+
+    def _cut(self) -> None:
+        room = max(0, self.contentsRect().width() - 12)  # napari's themes pad labels
+        self.setText(self.fontMetrics().elidedText(self._whole, self._mode, room))
 
 
 def line(text: str = "", *, wrap: bool = True) -> QLabel:
@@ -78,13 +89,10 @@ def button(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
     return made
 
 
-def small(text: str, tip: str, action: Callable[[], Any]) -> QToolButton:
-    """Return a small button for the end of a line."""
-    made = QToolButton()
-    made.setText(text)
-    made.setToolTip(tip)
-    made.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    made.clicked.connect(lambda _=False: action())
+def small(text: str, tip: str, action: Callable[[], Any]) -> QPushButton:
+    """Return a button for the end of a line, no wider than its word."""
+    made = button(text, tip, action)
+    made.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Fixed)
     return made
 
 
@@ -126,13 +134,14 @@ def preferred_size() -> QSize:
 
 
 def listen(widget: QWidget, *pairs: tuple[Any, Callable[..., Any]]) -> None:
-    """Connect a session's signals to a dock until Qt destroys the dock."""
+    """Connect signals of the session or of napari to a dock until Qt destroys the dock."""
     for signal, slot in pairs:
         signal.connect(slot)
 
     def stop(*_: Any) -> None:
         for signal, slot in pairs:
-            signal.disconnect(slot, missing_ok=True)
+            with suppress(ValueError, RuntimeError):  # gone already
+                signal.disconnect(slot)
 
     widget.destroyed.connect(stop)
 

@@ -60,7 +60,6 @@ class Legend(QWidget):
                 box.setChecked(name not in hidden)
             box.toggled.connect(self._on_toggled)
             label = Elided(name, Qt.TextElideMode.ElideRight)
-            label.setToolTip(name)
             area, share = _number(), _number()
             for column, widget in enumerate((box, label, area, share)):
                 self._grid.addWidget(widget, row, column)

@@ -8,24 +8,25 @@ from __future__ import annotations
 
 from functools import partial
 
-from qtpy.QtCore import Signal
-from qtpy.QtGui import QPalette
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QDoubleSpinBox, QFrame, QGridLayout, QHBoxLayout, QWidget
 
-from napari_pathotune._forms import button, heading, line, small
+from napari_pathotune._forms import heading, line, small
 
+RED = "#ff6f61"  # readable on napari's dark and light themes
 OBJECTIVES = {"10x": 1.0, "20x": 0.5, "40x": 0.25}
 
 
 class MppForm(QFrame):
-    """A number field and the three usual objectives; `answered` carries um/px."""
+    """A number field and the three usual objectives; the dock's button takes the answer."""
 
-    answered = Signal(float)
+    changed = Signal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.setFrameShape(QFrame.Shape.StyledPanel)
-        self.title = heading("How large is a pixel?")
+        self.title = heading("")
+        self.title.setTextFormat(Qt.TextFormat.RichText)
         self.why = line()
         self.field = QDoubleSpinBox()
         self.field.setRange(0.0, 40.0)
@@ -35,10 +36,6 @@ class MppForm(QFrame):
         self.field.setSpecialValueText("not known")
         self.field.setToolTip("0.25 for a 40x scan, 0.5 for 20x, 1 for 10x")
         self.field.valueChanged.connect(lambda _: self._mark())
-        self.use = button("Use", "Take this number for this slide", self._answer)
-        row = QHBoxLayout()
-        row.addWidget(self.field, 1)
-        row.addWidget(self.use)
         picks = QHBoxLayout()
         picks.addWidget(line("or the objective:", wrap=False))
         for name, mpp in OBJECTIVES.items():
@@ -48,7 +45,7 @@ class MppForm(QFrame):
         grid.setContentsMargins(6, 6, 6, 6)
         grid.addWidget(self.title, 0, 0)
         grid.addWidget(self.why, 1, 0)
-        grid.addLayout(row, 2, 0)
+        grid.addWidget(self.field, 2, 0)
         grid.addLayout(picks, 3, 0)
         self._mark()
 
@@ -64,18 +61,10 @@ class MppForm(QFrame):
         """The number typed; 0 while there is none."""
         return float(self.field.value())
 
-    def _answer(self) -> None:
-        if self.value > 0:
-            self.answered.emit(self.value)
-
     def _mark(self) -> None:
         """Show the question in red until there is an answer."""
-        empty = self.value <= 0
-        self.use.setEnabled(not empty)
-        self.use.setToolTip(
-            "Type a number or pick the objective first" if empty else "Take this for this slide"
+        question = "How large is a pixel?"
+        self.title.setText(
+            question if self.value > 0 else f'<span style="color:{RED}">{question}</span>'
         )
-        palette = QPalette()
-        if empty:
-            palette.setColor(QPalette.ColorRole.WindowText, "#e5534b")
-        self.title.setPalette(palette)
+        self.changed.emit()

@@ -202,6 +202,7 @@ class Session(Bus):
             opened.slide.close()
             return
         self.close_slide()
+        self.slide = opened.slide  # ours already when its layer is inserted
         self._take_slide(opened, _layers.add_slide(viewer, opened.slide))
 
     def _take_slide(self, opened: Opened, layer: Image) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_pathotune._bus import Activity, Failure
     from pathotune.models.cards import ModelCard
 
-DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "Graphics card (CUDA)"}
+DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA"}
 
 
 class SlideDock(QWidget):
@@ -77,7 +77,8 @@ class SlideDock(QWidget):
         self.name.setFont(font)
         self.size_line, self.origin_line, self.stain_line = (forms.line() for _ in range(3))
         self.mpp = MppForm()
-        self.mpp.answered.connect(self._on_mpp)
+        self.mpp.changed.connect(self._refresh)
+        self.mpp.hide()
         self.tissue_line = forms.line()
         self.show_tissue = forms.small("Show", "Draw the border of the tissue", self._show_tissue)
         self.show_tissue.setCheckable(True)
@@ -160,10 +161,7 @@ class SlideDock(QWidget):
         if slide is None:
             self.open_dialog()
         elif slide.mpp is None:
-            if self.mpp.value > 0:
-                self._on_mpp(self.mpp.value)
-            else:
-                self.mpp.field.setFocus()
+            self._on_mpp(self.mpp.value)
         else:
             self.session.dock_wanted.emit("annotate")
 
@@ -205,12 +203,13 @@ class SlideDock(QWidget):
     def _refresh(self, *_: Any) -> None:
         slide = self.session.slide
         self.pages.setCurrentIndex(0 if slide is None else 1)
+        self.primary.setEnabled(True)
         if slide is None:
             self.hint.setText("")
             self.primary.setText("Open a slide...")
             self.primary.setToolTip("Whole-slide formats, TIFF, PNG, JPEG")
             return
-        self.name.setText(slide.name)
+        self.name.say(slide.name)
         self.size_line.setText(facts.size(slide))
         self.origin_line.setText(facts.origin(slide))
         stain = facts.stain(slide)
@@ -218,6 +217,7 @@ class SlideDock(QWidget):
         self.stain_line.setVisible(bool(stain))
         needs = slide.mpp is None
         if needs and self.mpp.isHidden():
+            self.mpp.show()
             self.mpp.ask(slide.mpp_problem)
         self.mpp.setVisible(needs)
         self.tissue_line.setText(facts.tissue(slide, self.session.tissue))
@@ -226,11 +226,18 @@ class SlideDock(QWidget):
         self.redo.setEnabled(has)
         self.device_line.setText(f"Device: {self.session.device_name or 'found when needed'}")
         self.device.setCurrentIndex(max(0, self.device.findData(self.session.device)))
-        self.hint.setText(
-            "The map waits for µm/px." if needs else "Next: mark what you want to tell apart."
-        )
-        self.primary.setText("Use this µm/px" if needs else "Mark regions")
-        self.primary.setToolTip("")
+        if needs:
+            ready = self.mpp.value > 0
+            self.primary.setText("Use this µm/px")
+            self.primary.setEnabled(ready)
+            why = "Type µm/px or pick the objective; the map waits for it."
+            self.hint.setText("" if ready else why)
+            self.primary.setToolTip("Remembered for this slide" if ready else why)
+        else:
+            self.primary.setText("Mark regions")
+            self.primary.setToolTip("Go to the Annotate dock")
+            self.hint.setText("Next: mark what you want to tell apart.")
+        self.hint.setVisible(bool(self.hint.text()))
 
     def _refresh_model(self, *_: Any) -> None:
         from pathotune.models.cards import cards

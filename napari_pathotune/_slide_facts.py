@@ -20,6 +20,7 @@ SUFFIXES = (
     *("tif", "tiff", "png", "jpg", "jpeg"),
 )
 FILTER = "Slides (" + " ".join(f"*.{s} *.{s.upper()}" for s in SUFFIXES) + ");;All files (*)"
+VENDORS = {"ome": "OME-TIFF", "generic-tiff": "TIFF", "mirax": "3DHISTECH"}
 KINDS = {"fluorescence": "a fluorescence image", "grey": "a grey image"}
 
 
@@ -29,23 +30,27 @@ def offline() -> bool:
 
 
 def size(slide: Slide) -> str:
-    """Return "2,220 x 2,967 px · 0.499 µm/px · 20x"."""
-    parts = [f"{slide.width:,} x {slide.height:,} px"]
-    if slide.mpp is not None:
-        typed = " (typed)" if slide.mpp_source == "user" else ""
-        parts.append(f"{slide.mpp:.3g} µm/px{typed}")
-        parts.append(
-            f"{slide.width * slide.mpp / 1000:.1f} x {slide.height * slide.mpp / 1000:.1f} mm"
-        )
-    if slide.objective:
-        parts.append(f"{slide.objective:g}x")
-    return " · ".join(parts)
+    """Return "2,220 x 2,967 px · 1.1 x 1.5 mm"."""
+    text = f"{slide.width:,} x {slide.height:,} px"
+    if slide.mpp is None:
+        return text
+    width, height = (side * slide.mpp / 1000 for side in (slide.width, slide.height))
+    return f"{text} · {width:.1f} x {height:.1f} mm"
 
 
 def origin(slide: Slide) -> str:
-    """Return "Aperio · 3 levels"."""
+    """Return "0.499 µm/px · 20x · Aperio · 3 levels"."""
     n = len(slide.levels)
-    return f"{slide.vendor} · {n} level{'s' if n > 1 else ''}"
+    parts = []
+    if slide.mpp is not None:
+        typed = " (typed)" if slide.mpp_source == "user" else ""
+        parts.append(f"{slide.mpp:.3g} µm/px{typed}")
+    if slide.objective:
+        parts.append(f"{slide.objective:g}x")
+    if slide.vendor:
+        vendor = VENDORS.get(slide.vendor, slide.vendor)
+        parts.append(vendor[:1].upper() + vendor[1:])
+    return " · ".join([*parts, f"{n} level{'s' if n > 1 else ''}"])
 
 
 def stain(slide: Slide) -> str:
