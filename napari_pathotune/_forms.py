@@ -51,7 +51,7 @@ class Elided(QLabel):
         """The line as it was set."""
         return self._whole
 
-    def resizeEvent(self, event: Any) -> None:  # noqa: N802 - Qt's name
+    def resizeEvent(self, event: Any) -> None:
         """Cut anew."""
         super().resizeEvent(event)
         self._cut()
