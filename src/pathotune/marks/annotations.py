@@ -1,0 +1,358 @@
+"""What was drawn on a slide, and every edit of it undoable.
+
+An edit is a patch: for each annotation it touches, what stood before and what
+stands after, and the class list before and after if that changed. Undo applies
+the patch backwards, and the journal writes the same patches to disk, so there
+is one mechanism for undo, redo, autosave and recovery. Geometries are shapely's
+in level-0 pixels, x to the right and y down.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from pathotune.events import PathotuneError
+from pathotune.marks.classes import AnnotationClass, Colour, next_colour
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from shapely.geometry.base import BaseGeometry
+
+__all__ = ["Annotation", "AnnotationClass", "AnnotationSet", "Change", "Patch", "new_id"]
+
+KINDS = (
+    "polygon",
+    "multipolygon",
+    "rectangle",
+    "ellipse",
+    "stroke",
+    "point",
+    "multipoint",
+    "line",
+    "other",
+)
+
+
+def new_id() -> str:
+    """Return a fresh id, as QuPath uses them."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """One marked region, stroke or set of points.
+
+    Attributes
+    ----------
+    id : str
+        A UUID, kept through import and export.
+    class_name : str or None
+        None while unclassified.
+    kind : str
+        How it was drawn; one of `KINDS`.
+    geometry : shapely geometry
+        Level-0 pixels. The middle line for a stroke.
+    width : float
+        Diameter of a stroke, level-0 pixels; 0 for everything else.
+    name : str or None
+        A name given by hand.
+    extra : mapping
+        What a GeoJSON file said beside all this, kept word for word.
+    locked : bool
+        May not be edited.
+    """
+
+    id: str
+    class_name: str | None
+    kind: str
+    geometry: BaseGeometry
+    width: float = 0.0
+    name: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    locked: bool = False
+
+    def area(self) -> BaseGeometry:
+        """Return the marked area: a stroke as wide as its pen, anything else as it is."""
+        if self.kind == "stroke" and self.width > 0:
+            return self.geometry.buffer(self.width / 2)
+        return self.geometry
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an edit touched: ids of annotations, and whether the class list changed."""
+
+    kind: str
+    ids: tuple[str, ...] = ()
+    classes_changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """One edit. `items` holds (id, before, after, place in the order)."""
+
+    kind: str
+    items: tuple[tuple[str, Annotation | None, Annotation | None, int], ...] = ()
+    classes: tuple[tuple[AnnotationClass, ...], tuple[AnnotationClass, ...]] | None = None
+
+    def inverse(self) -> Patch:
+        """Return the patch that takes this one back."""
+        items = tuple((i, after, before, at) for i, before, after, at in reversed(self.items))
+        classes = None if self.classes is None else (self.classes[1], self.classes[0])
+        return Patch(self.kind, items, classes)
+
+
+class AnnotationSet:
+    """An ordered set of annotations and the classes they belong to.
+
+    Where two regions overlap, the later one counts.
+    """
+
+    def __init__(
+        self,
+        classes: Iterable[AnnotationClass] = (),
+        items: Iterable[Annotation] = (),
+        notes: Iterable[str] = (),
+    ) -> None:
+        self._classes = tuple(classes)
+        self._items = {item.id: item for item in items}
+        self._done: list[Patch] = []
+        self._undone: list[Patch] = []
+        self._listeners: list[Callable[[Change], None]] = []
+        self._recorders: list[Callable[[Patch], None]] = []
+        self.notes = tuple(notes)
+        """Sentences about what was mended while reading a file."""
+
+    # -- looking ------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[AnnotationClass, ...]:
+        """Return the classes in the user's order."""
+        return self._classes
+
+    @property
+    def items(self) -> tuple[Annotation, ...]:
+        """Return the annotations in the order they were drawn."""
+        return tuple(self._items.values())
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def get(self, id_: str) -> Annotation:
+        """Return one annotation; KeyError if there is none."""
+        return self._items[id_]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of annotations of every class, zeros included."""
+        found = {c.name: 0 for c in self._classes}
+        for item in tuple(self._items.values()):
+            if item.class_name in found:
+                found[item.class_name] += 1
+        return found
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float] | None:
+        """Return (x0, y0, x1, y1) of everything drawn, or None."""
+        boxes = [i.geometry.bounds for i in self.items if not i.geometry.is_empty]
+        if not boxes:
+            return None
+        x0, y0, x1, y1 = zip(*boxes, strict=True)
+        return min(x0), min(y0), max(x1), max(y1)
+
+    # -- listening ----------------------------------------------------------------
+
+    def subscribe(self, callback: Callable[[Change], None]) -> Callable[[], None]:
+        """Call back after every edit; returns the function that ends it."""
+        self._listeners.append(callback)
+        return lambda: self._listeners.remove(callback) if callback in self._listeners else None
+
+    def record(self, recorder: Callable[[Patch], None]) -> Callable[[], None]:
+        """Hand every patch to a journal before anybody hears of it; returns the end of it."""
+        self._recorders.append(recorder)
+        return lambda: self._recorders.remove(recorder) if recorder in self._recorders else None
+
+    # -- classes ------------------------------------------------------------------
+
+    def add_class(self, name: str, colour: Colour | None = None) -> AnnotationClass:
+        """Add a class at the end.
+
+        Raises
+        ------
+        PathotuneError
+            The name is empty or taken.
+        """
+        name = self._free_name(name)
+        new = AnnotationClass(name, colour or next_colour(c.colour for c in self._classes))
+        self._edit(Patch("add class", classes=(self._classes, (*self._classes, new))))
+        return new
+
+    def rename_class(self, old: str, new: str) -> None:
+        """Rename a class and everything marked with it, in one step."""
+        self._class(old)
+        if new.strip() == old:
+            return
+        new = self._free_name(new)
+        classes = tuple(replace(c, name=new) if c.name == old else c for c in self._classes)
+        self._edit(Patch("rename class", self._recast(old, new), (self._classes, classes)))
+
+    def recolour_class(self, name: str, colour: Colour) -> None:
+        """Give a class another colour."""
+        self._class(name)
+        classes = tuple(replace(c, colour=colour) if c.name == name else c for c in self._classes)
+        self._edit(Patch("recolour class", classes=(self._classes, classes)))
+
+    def delete_class(self, name: str) -> None:
+        """Delete a class; what was marked with it stays, unclassified."""
+        self._class(name)
+        classes = tuple(c for c in self._classes if c.name != name)
+        self._edit(Patch("delete class", self._recast(name, None), (self._classes, classes)))
+
+    def _recast(
+        self, old: str, new: str | None
+    ) -> tuple[tuple[str, Annotation | None, Annotation | None, int], ...]:
+        return tuple(
+            (item.id, item, replace(item, class_name=new), at)
+            for at, item in enumerate(self.items)
+            if item.class_name == old
+        )
+
+    def _class(self, name: str) -> AnnotationClass:
+        found = next((c for c in self._classes if c.name == name), None)
+        if found is None:
+            raise PathotuneError(f"There is no class {name!r}.", "Add it first.")
+        return found
+
+    def _free_name(self, name: str) -> str:
+        name = name.strip()
+        if not name:
+            raise PathotuneError("A class needs a name.", "Type what you want to tell apart.")
+        if any(c.name == name for c in self._classes):
+            raise PathotuneError(f"There already is a class {name!r}.", "Choose another name.")
+        return name
+
+    # -- annotations --------------------------------------------------------------
+
+    def add(self, *new: Annotation) -> None:
+        """Add annotations; a class that is not in the list yet is added with them."""
+        known = [c.name for c in self._classes]
+        classes = list(self._classes)
+        for item in new:
+            if item.class_name is not None and item.class_name not in known:
+                known.append(item.class_name)
+                colour = next_colour(c.colour for c in classes)
+                classes.append(AnnotationClass(item.class_name, colour))
+        start = len(self._items)
+        items = tuple((item.id, None, item, start + i) for i, item in enumerate(new))
+        changed = len(classes) > len(self._classes)
+        self._edit(Patch("add", items, (self._classes, tuple(classes)) if changed else None))
+
+    def remove(self, ids: Iterable[str]) -> None:
+        """Delete annotations, in one step."""
+        wanted = set(ids)
+        self._edit(
+            Patch(
+                "remove",
+                tuple(
+                    (item.id, item, None, at)
+                    for at, item in enumerate(self.items)
+                    if item.id in wanted
+                ),
+            )
+        )
+
+    def replace(self, *changed: Annotation) -> None:
+        """Put new versions in the place of those with the same ids, in one step."""
+        places = {id_: at for at, id_ in enumerate(self._items)}
+        self._edit(
+            Patch(
+                "change",
+                tuple((new.id, self._items[new.id], new, places[new.id]) for new in changed),
+            )
+        )
+
+    def reclass(self, ids: Iterable[str], class_name: str | None) -> None:
+        """Give annotations another class, in one step."""
+        wanted = set(ids)
+        if class_name is not None:
+            self._class(class_name)
+        self._edit(
+            Patch(
+                "reclass",
+                tuple(
+                    (item.id, item, replace(item, class_name=class_name), at)
+                    for at, item in enumerate(self.items)
+                    if item.id in wanted and item.class_name != class_name
+                ),
+            )
+        )
+
+    def clear(self) -> None:
+        """Delete all annotations; classes stay."""
+        self.remove(self._items)
+
+    # -- undo ---------------------------------------------------------------------
+
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is an edit to take back."""
+        return bool(self._done)
+
+    @property
+    def can_redo(self) -> bool:
+        """Whether there is an edit to make again."""
+        return bool(self._undone)
+
+    @property
+    def undo_text(self) -> str:
+        """Return what `undo` would take back, or an empty string."""
+        return self._done[-1].kind if self._done else ""
+
+    def undo(self) -> None:
+        """Take the last edit back; nothing happens when there is none."""
+        if self._done:
+            patch = self._done.pop()
+            self._undone.append(patch)
+            self.apply(patch.inverse())
+
+    def redo(self) -> None:
+        """Make the last undone edit again."""
+        if self._undone:
+            patch = self._undone.pop()
+            self._done.append(patch)
+            self.apply(patch)
+
+    def _edit(self, patch: Patch) -> None:
+        if not patch.items and patch.classes is None:
+            return
+        self._done.append(patch)
+        self._undone.clear()
+        self.apply(patch)
+
+    def apply(self, patch: Patch) -> None:
+        """Apply a patch without remembering it for undo; journals replay with this."""
+        items = dict(self._items)
+        inserted = []
+        for id_, _, after, at in patch.items:
+            if after is None:
+                items.pop(id_, None)
+            elif id_ in items:
+                items[id_] = after
+            else:
+                inserted.append((at, after))
+        if inserted:
+            order = list(items.values())
+            for at, item in sorted(inserted, key=lambda pair: pair[0]):
+                order.insert(min(at, len(order)), item)
+            items = {item.id: item for item in order}
+        self._items = items
+        if patch.classes is not None:
+            self._classes = patch.classes[1]
+        for recorder in tuple(self._recorders):
+            recorder(patch)
+        change = Change(patch.kind, tuple(i[0] for i in patch.items), patch.classes is not None)
+        for listener in tuple(self._listeners):
+            listener(change)
