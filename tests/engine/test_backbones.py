@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pathotune.events import PathotuneError
+from pathotune.models import cards
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import load_backbone
 from pathotune.models.cards import ModelCard, Part, Weights
@@ -272,22 +273,22 @@ def test_cards_that_cannot_be_built_name_the_card(tiny_card):
     assert "dims = 48" in _error(replace(tiny_card, dims=47)).hint
 
 
-def test_shared_weights_load_and_agree_with_the_networks_own_way(shared):
-    folder = shared / "weights" / "weights_dinov2_vits14"
-    kwargs = {"img_size": 224}
-    part = Part(
-        "vit_small_patch14_dinov2",
-        Weights("file", str(folder)),
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        (7,),
-        kwargs,
-    )
-    file = next(folder.glob("*.safetensors"))
-    part = replace(part, weights=Weights("file", str(file)))
-    card = ModelCard(
-        "v", "V", "", 0.5, 224, 14, 2, 5, (part,), None, 384, "Apache-2.0", False, 44, "", ""
-    )
-    assert (card.tokens, card.core) == (16, 12)
+def test_the_shipped_hub_card_loads_from_the_hubs_cache(shared, tmp_path, monkeypatch):
+    """The whole way of a downloaded model, with weights of the same architecture."""
+    file = next((shared / "weights" / "weights_dinov2_vits14").glob("*.safetensors"))
+    snapshot = tmp_path / "models--timm--vit_small_patch14_dinov2.lvd142m" / "snapshots" / "a"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").symlink_to(file)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    card = cards.card("dinov2-small")
     tokens = load_backbone(card).tokens(tiles(1, 224))
-    assert tokens.shape == (1, 12, 12, 384) and tokens.std() > 0.1
+    assert tokens.shape == (1, 12, 12, 384) and 0.1 < tokens.std() < 10
+
+
+def test_the_shipped_lite_card_loads(shared):
+    card = cards.card("effnet-lite0")
+    if card.parts[0].weights.kind == "file":
+        source = shared / "weights" / "weights_efficientnet_lite0"
+        shutil.copy(source / card.parts[0].weights.where, cards.user_folder())
+    tokens = load_backbone(card).tokens(tiles(1, 256))
+    assert tokens.shape == (1, 12, 12, 112) and 0.1 < tokens.std() < 10
