@@ -1,0 +1,394 @@
+"""The command line: the window's jobs, for scripts.
+
+Scripts rely on three things: with ``--json`` standard output holds one JSON
+object and nothing else, everything that is said on the way goes to standard
+error, and the exit code tells whose turn it is (0 done, 2 the input is at
+fault, 1 the program is). Heavy libraries are imported only by the command that
+needs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from pathotune import __version__
+from pathotune.events import Event, Note, PathotuneError, Progress, drain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pathotune.models.cards import ModelCard
+    from pathotune.slides.slide import Region, Slide
+
+DONE, OUR_FAULT, USERS_TURN, INTERRUPTED = 0, 1, 2, 130
+QUIET_S = 2.0  # between two lines of progress where they cannot overwrite each other
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with the arguments."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with code 2."""
+        self.exit(USERS_TURN, f"{self.prog}: {message}. See {self.prog} --help.\n")
+
+
+class _Teller:
+    """Tells on standard error what a job does."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._live = stream.isatty()
+        self._last = 0.0
+        self._open = False
+
+    def __call__(self, event: Event) -> None:
+        """Show a note at once, progress not too often."""
+        if isinstance(event, Note):
+            self.close()
+            print(event.text, file=self._stream, flush=True)
+        elif isinstance(event, Progress):
+            now = time.monotonic()
+            last_step = event.done >= event.total
+            if not last_step and now - self._last < (0.1 if self._live else QUIET_S):
+                return
+            self._last = now
+            left = f", about {event.seconds_left:.0f} s left" if event.seconds_left else ""
+            text = f"{event.what}: {event.done} of {event.total}{left}"
+            if self._live:
+                print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
+                self._open = True
+            else:
+                print(text, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """End a line that was being overwritten."""
+        if self._open:
+            print(file=self._stream)
+            self._open = False
+
+
+def _open(path: str, mpp: float | None) -> Slide:
+    from pathotune.slides.slide import open_slide
+
+    return open_slide(path, mpp=mpp)
+
+
+def _card(args: argparse.Namespace, tell: _Teller) -> ModelCard:
+    """Return the card that was named; naming one that lies on a hub is the yes to its download."""
+    from pathotune.models.cards import DEFAULT_ID, card
+    from pathotune.models.weights import download
+
+    chosen = card(args.model or DEFAULT_ID)
+    if chosen.needs_download and not args.offline:
+        drain(download(chosen), tell)
+    return chosen
+
+
+def _info(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    with _open(args.slide, args.mpp) as slide:
+        return {
+            "name": slide.name,
+            "width": slide.width,
+            "height": slide.height,
+            "mpp": slide.mpp,
+            "mpp_x": slide.mpp_x,
+            "mpp_y": slide.mpp_y,
+            "mpp_source": slide.mpp_source,
+            "mpp_problem": slide.mpp_problem,
+            "levels": [
+                {
+                    "width": level.width,
+                    "height": level.height,
+                    "downsample_x": level.downsample_x,
+                    "downsample_y": level.downsample_y,
+                }
+                for level in slide.levels
+            ],
+            "vendor": slide.vendor,
+            "kind": slide.kind,
+            "objective": slide.objective,
+            "reader": slide.reader,
+        }
+
+
+def _tissue(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from shapely.geometry import mapping
+
+    from pathotune.cases.replacing import replacing
+    from pathotune.slides.tissue import tissue_mask
+
+    with _open(args.slide, args.mpp) as slide:
+        mask = tissue_mask(slide)
+        area = mask.area_px()
+        told: dict[str, Any] = {"area_px": area, "mpp": slide.mpp, "out": args.out}
+        told["area_mm2"] = None if slide.mpp is None else area * slide.mpp**2 / 1e6
+        shapes = mask.polygons()
+    told["regions"] = len(shapes)
+    features = [
+        {
+            "type": "Feature",
+            "geometry": mapping(shape),
+            "properties": {"objectType": "annotation", "classification": {"name": "Tissue"}},
+        }
+        for shape in shapes
+    ]
+    with replacing(Path(args.out)) as draft:
+        draft.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return told
+
+
+def _train(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from pathotune.learn.train import train, train_tiles
+    from pathotune.marks.geojson import read_geojson
+
+    classes = None if args.classes is None else [c.strip() for c in args.classes.split(",")]
+    options = {"method": args.method, "classes": classes, "seed": args.seed, "device": args.device}
+    start = time.monotonic()
+    if args.tiles is not None:
+        if args.slides or args.annotations:
+            raise PathotuneError(
+                "Tiles and slides cannot be learnt together.", "Give --tiles or slides, not both."
+            )
+        card = _card(args, tell)
+        bundle = drain(train_tiles(Path(args.tiles), mpp=args.mpp, card=card, **options), tell)
+    else:
+        marks = args.annotations or []
+        if not args.slides or len(args.slides) != len(marks):
+            raise PathotuneError(
+                f"There are {len(args.slides)} slides and {len(marks)} annotation files.",
+                "Give one annotation file for each slide, in the same order.",
+            )
+        card = _card(args, tell)
+        with contextlib.ExitStack() as stack:
+            sources = [
+                (stack.enter_context(_open(s, args.mpp)), read_geojson(Path(m)))
+                for s, m in zip(args.slides, marks, strict=True)
+            ]
+            bundle = drain(train(sources, card=card, **options), tell)
+    bundle.save(Path(args.out))
+    verdict = dict(bundle.meta.get("metrics") or {})
+    return {
+        "out": args.out,
+        "classes": list(bundle.classes),
+        "model": bundle.card_id,
+        "method": bundle.method,
+        "n_regions": verdict.get("n_regions", len(bundle.meta.get("regions", ()))),
+        "macro_f1": verdict.get("macro_f1"),
+        **verdict,
+        "seconds": round(time.monotonic() - start, 2),
+        **({"mpp_assumed": True} if bundle.meta.get("mpp_assumed") else {}),
+    }
+
+
+def _region(text: str) -> Region:
+    from pathotune.slides.slide import Region
+
+    try:
+        x, y, width, height = (int(v) for v in text.split(","))
+    except ValueError:
+        raise PathotuneError(
+            f"--region {text} is not a region.", "Give x,y,width,height in level-0 pixels."
+        ) from None
+    if width <= 0 or height <= 0:
+        raise PathotuneError("The region is empty.", "Give a width and a height above 0.")
+    return Region(x, y, width, height)
+
+
+def _predict(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from pathotune import plugins
+    from pathotune.maps.predict import predict, predict_tiles
+    from pathotune.models.bundle import ModelBundle
+
+    if (args.slide is None) == (args.tiles is None):
+        raise PathotuneError(
+            "There is nothing to map, or too much.", "Give a slide, or --tiles FOLDER."
+        )
+    bundle = ModelBundle.load(Path(args.bundle))
+    args.model = bundle.card_id
+    _card(args, tell)
+    if args.tiles is not None:
+        job = predict_tiles(Path(args.tiles), bundle, mpp=args.mpp, device=args.device)
+        predictions = drain(job, tell)
+        predictions.write_csv(Path(args.out))
+        return {"out": args.out, **predictions.summary()}
+    region = None if args.region is None else _region(args.region)
+    tissue = args.tissue if args.tissue in {"auto", "off"} else Path(args.tissue)
+    with _open(args.slide, args.mpp) as slide:
+        options = {"region": region, "device": args.device, "seed": args.seed}
+        classmap = drain(predict(slide, bundle, tissue=tissue, **options), tell)
+        for key, out in (("ome_tiff", args.out), ("geojson", args.geojson), ("csv", args.csv)):
+            if out is not None:
+                plugins.load("pathotune.cases.exports", key).write(Path(out), classmap, slide)
+        return {
+            "out": args.out,
+            "classes": list(classmap.classes),
+            "areas_mm2": {k: float(v) for k, v in classmap.areas_mm2().items()},
+            "step": float(classmap.step),
+            "step_um": float(classmap.mpp),
+            "origin": [float(v) for v in classmap.origin],
+            "mpp": slide.mpp,
+        }
+
+
+def _models(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from pathotune.models.cards import DEFAULT_ID, cards
+
+    told = []
+    for card in cards().values():
+        words = ("id", "name", "about", "made_for", "licence", "gated", "size_mb", "url")
+        numbers = ("mpp", "tile_px", "token_px", "dims")
+        row = {name: getattr(card, name) for name in words + numbers}
+        row |= {"default": card.id == DEFAULT_ID, "here": card.here}
+        told.append(row | {"needs_download": card.needs_download})
+    return {"models": told}
+
+
+def _doctor(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from pathotune.models.doctor import checkup
+
+    found = checkup()
+    return {
+        "ok": all(f.ok for f in found),
+        "findings": [{"name": f.name, "ok": f.ok, "text": f.text, "hint": f.hint} for f in found],
+    }
+
+
+def _demo(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+    from pathotune.cases import demo
+
+    out = Path(args.out)
+    job = demo.run(out, headless=args.headless, device=args.device, seed=args.seed)
+    result = drain(job, tell)
+    files = {kind: str(path.resolve()) for kind, path in result.files.items()}
+    return {"files": files, **result.metrics}
+
+
+def _shared() -> _Parser:
+    shared = _Parser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="print one JSON object")
+    shared.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    shared.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    shared.add_argument("--offline", action="store_true", help="never use the network")
+    return shared
+
+
+def parser() -> _Parser:
+    """Return the parser of all commands."""
+    top = _Parser(prog="pathotune", description="Class maps of whole-slide images.")
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    shared = _shared()
+
+    def add(name: str, run: Callable[..., dict[str, Any]], text: str) -> _Parser:
+        command = commands.add_parser(name, help=text, description=text, parents=[shared])
+        command.set_defaults(run=run)
+        return command
+
+    def mpp(command: argparse.ArgumentParser, what: str) -> None:
+        command.add_argument("--mpp", type=float, metavar="X", help=f"um/px of {what}")
+
+    info = add("info", _info, "Say what is known about a slide.")
+    info.add_argument("slide", metavar="SLIDE")
+    mpp(info, "the slide, when the file does not say")
+
+    tissue = add("tissue", _tissue, "Find the tissue and write its outline as GeoJSON.")
+    tissue.add_argument("slide", metavar="SLIDE")
+    mpp(tissue, "the slide")
+    tissue.add_argument("--out", required=True, metavar="FILE", help="GeoJSON to write")
+
+    train = add("train", _train, "Learn classes from marked regions or from tile folders.")
+    train.add_argument("slides", nargs="*", metavar="SLIDE")
+    train.add_argument(
+        "--annotations", nargs="+", metavar="FILE", help="GeoJSON, one for each slide in order"
+    )
+    train.add_argument("--tiles", metavar="DIR", help="folder with one folder of tiles a class")
+    mpp(train, "the slides or tiles")
+    train.add_argument("--model", metavar="ID", help="backbone; see pathotune models")
+    train.add_argument("--method", default="linear", help="how the classes are learnt")
+    train.add_argument("--classes", metavar="A,B,C", help="which classes, in this order")
+    train.add_argument("--out", required=True, metavar="FILE", help="bundle to write")
+
+    predict = add("predict", _predict, "Map a slide, or classify a folder of tiles.")
+    predict.add_argument("slide", nargs="?", metavar="SLIDE")
+    predict.add_argument("--tiles", metavar="DIR", help="classify the tiles of a folder instead")
+    mpp(predict, "the slide or tiles")
+    predict.add_argument("--bundle", required=True, metavar="FILE", help="what train wrote")
+    predict.add_argument("--region", metavar="x,y,w,h", help="map only this, in level-0 pixels")
+    predict.add_argument(
+        "--tissue", default="auto", metavar="auto|off|FILE", help="where to look; FILE is GeoJSON"
+    )
+    predict.add_argument("--out", required=True, metavar="FILE", help="OME-TIFF, or CSV for tiles")
+    predict.add_argument("--geojson", metavar="FILE", help="regions for QuPath as well")
+    predict.add_argument("--csv", metavar="FILE", help="areas as well")
+
+    add("models", _models, "List the backbones.")
+    add("doctor", _doctor, "Look for what is wrong with the installation, and how to mend it.")
+    demo = add("demo", _demo, "Learn and map the sample slide, and show it.")
+    demo.add_argument("--headless", action="store_true", help="open no window; take its picture")
+    demo.add_argument("--out", default="demo-output", metavar="DIR", help="where the results go")
+    return top
+
+
+def _plain(value: Any, indent: str = "") -> str:
+    """Return a result for a reader: one line a fact, lists and tables indented."""
+    if isinstance(value, dict):
+        width = max((len(str(k)) for k in value), default=0)
+        lines = []
+        for name, inner in value.items():
+            if isinstance(inner, dict | list) and inner and not _flat(inner):
+                lines += [f"{indent}{name}:", _plain(inner, indent + "  ")]
+            else:
+                lines.append(f"{indent}{name!s:<{width}}  {_plain(inner)}")
+        return "\n".join(lines)
+    if isinstance(value, list):
+        if _flat(value):
+            return ", ".join(_plain(v) for v in value)
+        return "\n".join(_plain(v, indent) + ("\n" if isinstance(v, dict) else "") for v in value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "not known" if value is None else str(value)
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return the exit code."""
+    args = parser().parse_args(argv)
+    if args.offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    tell = _Teller(sys.stderr)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # libraries that chat on standard output
+            result = args.run(args, tell)
+        tell.close()
+        print(json.dumps(result, allow_nan=False) if args.json else _plain(result), flush=True)
+    except PathotuneError as error:
+        tell.close()
+        print(" ".join(str(error).split()), file=sys.stderr)
+        return USERS_TURN
+    except KeyboardInterrupt:
+        tell.close()
+        print("Stopped.", file=sys.stderr)
+        return INTERRUPTED
+    except Exception:  # noqa: BLE001  (the last resort: say whose fault it is)
+        tell.close()
+        traceback.print_exc()
+        print("This is a fault of the program, not of your input.", file=sys.stderr)
+        return OUR_FAULT
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
