@@ -233,8 +233,8 @@ def test_what_qupath_wrote_comes_back_as_it_was(tmp_path, name):
     out = tmp_path / ("out" + "".join(Path(name).suffixes))
     write_geojson(out, marks)
     raw = out.read_bytes()
-    written = json.loads(gzip.decompress(raw) if name.endswith("gz") else raw)["features"]
-    for before, after in zip(QUPATH["features"], written, strict=True):
+    features = json.loads(gzip.decompress(raw) if name.endswith("gz") else raw)["features"]
+    for before, after in zip(QUPATH["features"], features, strict=True):
         assert after["geometry"] == before["geometry"]
         for key, value in before.items():
             if key == "id" and value == "PathAnnotationObject":

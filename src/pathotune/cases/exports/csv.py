@@ -1,44 +1,40 @@
-"""The areas as a table that every spreadsheet reads: one row a class.
+"""Areas of the classes as a table for a spreadsheet.
 
-Areas are sums of map spots, so they are as coarse as the map; the column
-``note`` travels with each row because tables get cut and pasted.
+One row a class; the last column carries the research-use line, so that it
+travels with the numbers and the file stays a plain table.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 from typing import TYPE_CHECKING
 
-from pathotune.cases.replacing import replacing
+from pathotune.cases.exports._common import RESEARCH_USE, put
+from pathotune.maps.classmap import ClassMap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Slide
 
 SUFFIX = ".csv"
-ACCEPTS = ("classmap",)
-HEAD = ("class", "area_mm2", "percent_of_map", "note")
+ACCEPTS = ClassMap
 
 
-def write(path: Path, classmap: ClassMap, slide: Slide | None = None) -> list[Path]:
-    """Write class, mm2 and percent of the mapped tissue; return the file.
+def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
+    """Write class, area in mm2 and share in percent; `slide` is not looked at.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    classmap : ClassMap
-        The map.
-    slide : Slide, optional
-        Not used: nothing of the slide goes into the file.
+    Raises
+    ------
+    PathotuneError
+        The file cannot be saved.
     """
-    mm2, percent = classmap.areas_mm2(), classmap.areas_percent()
-    with replacing(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(HEAD)
-        for name in classmap.classes:
-            row = (name, f"{mm2[name]:.6f}", f"{percent[name]:.3f}", "research use only")
-            rows.writerow(row)
-    return [path]
+    del slide
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["class", "area_mm2", "percent", "note"])
+    percent = thing.areas_percent()
+    for name, area in thing.areas_mm2().items():
+        table.writerow([name, f"{area:.6f}", f"{percent[name]:.3f}", RESEARCH_USE])
+    return put(path, text.getvalue().encode("utf-8"))

@@ -1,64 +1,65 @@
-"""The map as regions that QuPath imports: one annotation for each connected area of a class.
+"""The class map as polygons that QuPath opens: one annotation for each class.
 
-Outlines follow the map's spots exactly, holes included, in level-0 pixels, so
-that areas add up to those of the table. Features are written one by one; a map
-with a hundred thousand islands needs no more memory than its outlines.
+Coordinates are level-0 pixels. Classes keep their colours; a class that
+appears nowhere is left out.
 """
 
 from __future__ import annotations
 
 import json
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from pathotune.cases.replacing import replacing
+from pathotune.cases.exports._common import RESEARCH_USE, put
+from pathotune.maps.classmap import ClassMap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Slide
 
 SUFFIX = ".geojson"
-ACCEPTS = ("classmap",)
+ACCEPTS = ClassMap
+_SPACE = uuid.UUID("6e1f6b0e-6a5c-4f7e-9f0f-2d5a0f6b7c11")
 
 
-def write(path: Path, classmap: ClassMap, slide: Slide | None = None) -> list[Path]:
-    """Write the regions and return the file.
+def _rings(polygon: Any) -> list[list[list[float]]]:
+    rings = [polygon.exterior, *polygon.interiors]
+    return [[[round(x, 3), round(y, 3)] for x, y in ring.coords] for ring in rings]
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    classmap : ClassMap
-        The map.
-    slide : Slide, optional
-        Not used: nothing of the slide goes into the file.
+
+def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
+    """Write the outlines of every class; `slide` is not looked at.
+
+    Raises
+    ------
+    PathotuneError
+        The file cannot be saved.
     """
-    with replacing(path) as draft, draft.open("w", encoding="utf-8") as file:
-        file.write('{"type":"FeatureCollection","note":"research use only","features":[\n')
-        for number, feature in enumerate(features(classmap)):
-            file.write(",\n" if number else "")
-            json.dump(feature, file, separators=(",", ":"))
-        file.write("\n]}\n")
-    return [path]
-
-
-def features(classmap: ClassMap) -> Iterator[dict[str, Any]]:
-    """Yield a GeoJSON feature for each connected area of each class."""
-    from shapely.geometry import mapping
-
-    shapes = classmap.polygons()
-    for name, colour in zip(classmap.classes, classmap.colours, strict=True):
-        shape = shapes.get(name)
-        for part in () if shape is None else getattr(shape, "geoms", (shape,)):
-            if part.is_empty:
-                continue
-            yield {
+    del slide
+    areas = thing.areas_mm2()
+    features = []
+    for (name, shapes), colour in zip(thing.polygons().items(), thing.colours, strict=True):
+        if not shapes:
+            continue
+        rings = [_rings(shape) for shape in shapes]
+        many = len(rings) > 1
+        features.append(
+            {
                 "type": "Feature",
-                "geometry": mapping(part),
+                # the same class keeps its id, so that a second import replaces the first
+                "id": str(uuid.uuid5(_SPACE, name)),
+                "geometry": {
+                    "type": "MultiPolygon" if many else "Polygon",
+                    "coordinates": rings if many else rings[0],
+                },
                 "properties": {
                     "objectType": "annotation",
-                    "classification": {"name": name, "color": [int(c) for c in colour]},
+                    "name": name,
+                    "classification": {"name": name, "color": list(colour)},
+                    "measurements": {"Area mm^2": areas[name]},
+                    "metadata": {"note": RESEARCH_USE},
                 },
             }
+        )
+    return put(path, json.dumps({"type": "FeatureCollection", "features": features}).encode())

@@ -1,85 +1,68 @@
-"""The map as a label image with its um/px, for QuPath, ImageJ and scripts.
+"""The class map as OME-TIFF: class numbers with um/px, for any image program.
 
-Pixel values are the classes in the model's order, 0 where there is no tissue
-or no prediction. The names, the colours and the place of the first pixel on the
-slide go into the OME metadata, because a number alone means nothing in a year.
+uint8, 0 for no answer and 1..n in the order of the classes, which the metadata
+names with their colours; where the map lies on the slide stands beside them.
 """
 
 from __future__ import annotations
 
+import io
 import json
 from typing import TYPE_CHECKING
 
-from pathotune.cases.replacing import replacing
+import numpy as np
+
+from pathotune.cases.exports._common import RESEARCH_USE, put
+from pathotune.maps.classmap import ClassMap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Slide
 
 SUFFIX = ".ome.tif"
-ACCEPTS = ("classmap",)
+ACCEPTS = ClassMap
 
 
-def write(path: Path, classmap: ClassMap, slide: Slide | None = None) -> list[Path]:
-    """Write the labels, (rows, cols) uint8, and return the file.
+def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
+    """Write the labels; `slide` is not looked at.
 
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    classmap : ClassMap
-        The map; its step becomes the pixel size in um.
-    slide : Slide, optional
-        Not used: nothing of the slide goes into the file.
-
-    Notes
-    -----
-    The OME description is JSON: ``classes`` (value, name, colour), ``origin`` (x, y of the
-    first pixel's corner in level-0 pixels of the slide) and ``step`` (level-0 pixels a spot).
+    Raises
+    ------
+    PathotuneError
+        The file cannot be saved.
     """
+    del slide
     import tifffile
 
-    described = {
-        "note": "research use only",
-        "classes": [
-            {"value": value, "name": name, "colour": [int(c) for c in colour]}
-            for value, (name, colour) in enumerate(
-                zip(classmap.classes, classmap.colours, strict=True), 1
-            )
-        ],
-        "origin": [float(v) for v in classmap.origin],
-        "step": float(classmap.step),
-    }
-    side = float(classmap.mpp)
-    # `mpp` of a map is the side of a spot, `step` the same in slide pixels.
-    corner = [float(v) / float(classmap.step) * side for v in classmap.origin]
-    metadata = {
-        "axes": "YX",
-        "Name": "class map",
-        "Description": json.dumps(described),
-        "PhysicalSizeX": side,
-        "PhysicalSizeXUnit": "µm",
-        "PhysicalSizeY": side,
-        "PhysicalSizeYUnit": "µm",
-        "Plane": {
-            "PositionX": [corner[0]],
-            "PositionXUnit": ["µm"],
-            "PositionY": [corner[1]],
-            "PositionYUnit": ["µm"],
+    about = {
+        "origin_x": thing.origin[0],
+        "origin_y": thing.origin[1],
+        "step": thing.step,
+        "classes": {str(i): name for i, name in enumerate(thing.classes, 1)},
+        "colours": {
+            name: list(rgb) for name, rgb in zip(thing.classes, thing.colours, strict=True)
         },
+        "note": RESEARCH_USE,
     }
-    with replacing(path) as draft:
-        tifffile.imwrite(
-            draft,
-            classmap.labels,
-            ome=True,
+    pairs = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    memory = io.BytesIO()
+    with tifffile.TiffWriter(memory, ome=True) as out:
+        out.write(
+            np.ascontiguousarray(thing.labels),
             photometric="minisblack",
-            compression="deflate",
+            compression="zlib",
             tile=(256, 256),
-            resolution=(1e4 / side, 1e4 / side),
+            resolution=(1e4 / thing.mpp, 1e4 / thing.mpp),
             resolutionunit="CENTIMETER",
-            metadata=metadata,
+            metadata={
+                "axes": "YX",
+                "Name": "class map",
+                "PhysicalSizeX": thing.mpp,
+                "PhysicalSizeXUnit": "µm",
+                "PhysicalSizeY": thing.mpp,
+                "PhysicalSizeYUnit": "µm",
+                "MapAnnotation": {"Namespace": "napari-pathotune/classmap", **pairs},
+            },
         )
-    return [path]
+    return put(path, memory.getvalue())

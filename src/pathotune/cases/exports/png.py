@@ -1,93 +1,93 @@
-"""A picture of the map for a slide show: the tissue, the classes over it, and a legend.
+"""The class map as a picture with legend, scale bar and the research-use line.
 
-The classes lie over the slide's thumbnail, so that the tissue stays to be seen;
-without the slide they stand alone. Names are beside the colours, because a
-colour alone tells nothing to one reader in twelve.
+Over the slide when it is at hand, so that a reader sees what was called what;
+sized for a page, never larger than the map warrants.
 """
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from pathotune.cases.replacing import replacing
+from pathotune.cases.exports._common import RESEARCH_USE, put
+from pathotune.maps.classmap import ClassMap
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-    from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Slide
 
 SUFFIX = ".png"
-ACCEPTS = ("classmap",)
+ACCEPTS = ClassMap
 LONG_SIDE = 1600
-STRENGTH = 0.5
+OPACITY = 0.45
 
 
-def write(path: Path, classmap: ClassMap, slide: Slide | None = None) -> list[Path]:
-    """Write the picture, at most 1600 pixels wide or high and a legend below; return the file.
-
-    Parameters
-    ----------
-    path : Path
-        The file to write.
-    classmap : ClassMap
-        The map.
-    slide : Slide, optional
-        Its tissue is drawn under the map.
-    """
-    picture = _with_legend(over_slide(classmap, slide), classmap)
-    with replacing(path) as draft:
-        picture.save(draft, format="PNG", optimize=True)
-    return [path]
-
-
-def over_slide(classmap: ClassMap, slide: Slide | None) -> NDArray[np.uint8]:
-    """Return (h, w, 3): the classes over the part of the slide that the map covers."""
-    rows, cols = classmap.labels.shape
-    scale = min(1.0, LONG_SIDE / max(rows, cols))
-    height, width = max(1, round(rows * scale)), max(1, round(cols * scale))
-    r = np.minimum((np.arange(height) + 0.5) / height * rows, rows - 1).astype(int)
-    c = np.minimum((np.arange(width) + 0.5) / width * cols, cols - 1).astype(int)
-    labels = classmap.labels[np.ix_(r, c)]
-    table = np.array([(255, 255, 255), *classmap.colours], np.float32)
-    colours = table[labels]
+def picture(thing: ClassMap, slide: Slide | None) -> NDArray[np.uint8]:
+    """Return (h, w, 3): the map over the slide, or on white without one."""
+    rows, cols = thing.labels.shape
+    scale = max(1, min(LONG_SIDE // max(rows, cols, 1), 12))
+    height, width = rows * scale, cols * scale
+    labels = np.repeat(np.repeat(thing.labels, scale, axis=0), scale, axis=1)
+    shrink = -(-max(height, width) // LONG_SIDE)
+    labels = labels[::shrink, ::shrink]
+    height, width = labels.shape
     if slide is None:
-        return np.asarray(colours.round(), np.uint8)
-    x, y = classmap.origin
-    step = classmap.step * cols / width  # level-0 pixels of a pixel of the picture
-    below = slide.read_downsampled(x, y, step, width, height).astype(np.float32)
-    alpha = np.where(labels > 0, STRENGTH, 0.0)[..., None].astype(np.float32)
-    return np.asarray((alpha * colours + (1 - alpha) * below).round(), np.uint8)
+        below = np.full((height, width, 3), 255, np.uint8)
+    else:
+        step = thing.step * shrink / scale
+        below = slide.read_downsampled(*thing.origin, step, width, height)
+    table = np.array([(0, 0, 0), *thing.colours], np.float32)
+    weight = np.where(labels[..., None] > 0, np.float32(OPACITY if slide is not None else 1), 0)
+    mixed = below * (1 - weight) + table[labels] * weight
+    result: NDArray[np.uint8] = (mixed + 0.5).astype(np.uint8)
+    return result
 
 
-def _with_legend(body: NDArray[np.uint8], classmap: ClassMap) -> Image:
-    from PIL import Image, ImageDraw, ImageFont
+def _bar(um_per_pixel: float, width: int) -> tuple[float, str]:
+    """Return a round length in um that fits a third of the width, and how to write it."""
+    room = um_per_pixel * width / 3
+    digit = 10.0 ** np.floor(np.log10(max(room, 1e-6)))
+    length = max(d * digit for d in (1, 2, 5) if d * digit <= room)
+    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
 
-    size = max(14, body.shape[1] // 70)
-    font = ImageFont.load_default(size)
-    mm2, percent = classmap.areas_mm2(), classmap.areas_percent()
-    entries = [
-        (tuple(int(v) for v in colour), f"{name}  {mm2[name]:.2f} mm²  {percent[name]:.0f} %")
-        for name, colour in zip(classmap.classes, classmap.colours, strict=True)
-    ]
-    width = max(body.shape[1], 360)
-    chip, line = round(size * 0.9), round(size * 1.7)
-    widest = max(round(font.getlength(text)) for _, text in entries) + chip + 2 * size
-    columns = max(1, (width - size) // widest)
-    lines = -(-len(entries) // columns) + 1
-    picture = Image.new("RGB", (width, body.shape[0] + lines * line + size), "white")
-    picture.paste(Image.fromarray(body), (0, 0))
-    draw = ImageDraw.Draw(picture)
-    for n, (colour, text) in enumerate(entries):
-        x = size + n % columns * widest
-        y = body.shape[0] + size // 2 + n // columns * line
-        draw.rectangle((x, y + size // 5, x + chip, y + size // 5 + chip), colour, "#555555")
-        draw.text((x + chip + size // 2, y), text, "#1a1a1a", font)
-    y = body.shape[0] + size // 2 + (lines - 1) * line
-    draw.text((size, y), "For research use only. Not for diagnosis.", "#555555", font)
-    return picture
+
+def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
+    """Draw the map with its legend.
+
+    Raises
+    ------
+    PathotuneError
+        The file cannot be saved.
+    """
+    pixels = picture(thing, slide)
+    height, width = pixels.shape[:2]
+    um_per_pixel = thing.mpp * thing.labels.shape[1] / width
+    areas, percent = thing.areas_mm2(), thing.areas_percent()
+    font = ImageFont.load_default(16)
+    line = 24
+    lines = [f"{name}  {areas[name]:.2f} mm²  {percent[name]:.0f} %" for name in thing.classes]
+    room = max(int(font.getlength(text)) for text in [*lines, RESEARCH_USE]) + 60
+    page_height = max(height, (len(lines) + 4) * line) + 20
+    page = Image.new("RGB", (width + room + 20, page_height), "white")
+    page.paste(Image.fromarray(pixels), (10, 10))
+    draw = ImageDraw.Draw(page)
+    x, y = width + 25, 10
+    for text, colour in zip(lines, thing.colours, strict=True):
+        draw.rectangle((x, y + 3, x + 16, y + 19), fill=colour, outline="black")
+        draw.text((x + 26, y), text, fill="black", font=font)
+        y += line
+    length, text = _bar(um_per_pixel, min(width, room * 2))
+    y += line // 2
+    pixels_long = int(length / um_per_pixel)
+    draw.rectangle((x, y + 6, x + min(pixels_long, room - 20), y + 10), fill="black")
+    draw.text((x, y + 12), text, fill="black", font=font)
+    draw.text((x, y + 12 + line), RESEARCH_USE, fill="black", font=font)
+    memory = io.BytesIO()
+    page.save(memory, "PNG")
+    return put(path, memory.getvalue())

@@ -1,0 +1,143 @@
+"""A class map keeps its place, its areas and its secrets in every file it becomes."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from shapely.geometry import shape
+
+from pathotune import plugins
+from pathotune.events import PathotuneError
+from pathotune.maps.classmap import ClassMap
+from pathotune.marks.geojson import read_geojson
+from pathotune.slides.slide import open_slide
+
+EXPORTS = "pathotune.cases.exports"
+
+
+@pytest.fixture
+def classmap() -> ClassMap:
+    rng = np.random.default_rng(0)
+    labels = np.zeros((60, 80), np.uint8)
+    labels[5:40, 5:50] = 1
+    labels[10:20, 10:30] = 2
+    labels[45:50, 60:70] = 3
+    labels[12:14, 12:15] = 1
+    probs = rng.dirichlet([1, 1, 1, 1], (60, 80)).astype(np.float16)
+    names = ("Fat", "Stroma", "Tumour", "Émail 腫")
+    colours = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (1, 2, 3))
+    return ClassMap(names, colours, (100.5, 50.0), 28.0, 7.0, labels, probs)
+
+
+def test_areas_add_up(classmap):
+    areas = classmap.areas_mm2()
+    assert areas["Stroma"] == pytest.approx((200 - 6) * 49e-6)
+    assert areas["Émail 腫"] == 0
+    assert sum(areas.values()) == pytest.approx(classmap.predicted.sum() * 49e-6)
+    assert sum(classmap.areas_percent().values()) == pytest.approx(100)
+    nothing = ClassMap.empty(("a",), ((0, 0, 0),), (0, 0), 1, 1, 3, 3)
+    assert nothing.areas_percent() == {"a": 0}
+
+
+def test_values_under_a_place(classmap):
+    found = classmap.at(100.5 + 28 * 11.5, 50 + 28 * 11.5)
+    assert found is not None and found[0] == "Stroma"
+    assert sum(found[1].values()) == pytest.approx(1, abs=0.01)
+    assert classmap.at(0, 0) is None
+    assert classmap.at(101, 51) is None
+    assert classmap.at(1e9, 0) is None
+
+
+def test_uncertainty_is_0_when_sure_and_1_when_all_are_alike():
+    labels = np.array([[1, 1, 0]], np.uint8)
+    probs = np.array([[[1, 0], [0.5, 0.5], [0.5, 0.5]]], np.float16)
+    got = ClassMap(("a", "b"), ((0, 0, 0),) * 2, (0, 0), 1, 1, labels, probs).uncertainty()
+    assert np.allclose(got, [[0, 1, 0]], atol=1e-3)
+
+
+def test_outlines_are_exact(classmap):
+    for value, (name, shapes) in enumerate(classmap.polygons().items(), 1):
+        want = (classmap.labels == value).sum() * 28.0**2
+        assert sum(s.area for s in shapes) == pytest.approx(want), name
+        assert all(s.is_valid for s in shapes)
+    assert classmap.polygons()["Fat"][0].bounds[0] == pytest.approx(100.5 + 5 * 28)
+
+
+def test_a_saved_map_is_the_same_map(classmap, tmp_path):
+    classmap.save(tmp_path / "m.safetensors")
+    again = ClassMap.load(tmp_path / "m.safetensors")
+    assert np.array_equal(again.labels, classmap.labels)
+    assert np.array_equal(again.probs, classmap.probs)
+    for name in ("classes", "colours", "origin", "step", "mpp"):
+        assert getattr(again, name) == getattr(classmap, name)
+    for content in (b"", b"junk" * 30):
+        (tmp_path / "bad").write_bytes(content)
+        with pytest.raises(PathotuneError):
+            ClassMap.load(tmp_path / "bad")
+    with pytest.raises(PathotuneError):
+        classmap.save(tmp_path / "no" / "such.safetensors")
+
+
+@pytest.mark.parametrize("key", plugins.names(EXPORTS))
+def test_every_export_writes_says_research_and_tells_no_secrets(key, classmap, tmp_path):
+    module = plugins.load(EXPORTS, key)
+    pixels = np.full((1800, 2400, 3), 230, np.uint8)
+    secret = tmp_path / "PATIENT-DOE-1234.png"
+    Image.fromarray(pixels).save(secret)
+    path = tmp_path / f"out{module.SUFFIX}"
+    with open_slide(secret, mpp=0.25) as slide:
+        assert module.write(path, classmap, slide) == [path]
+    content = path.read_bytes()
+    assert b"DOE" not in content and str(tmp_path).encode() not in content
+    if key != "png":
+        assert b"esearch use only" in content
+    assert module.ACCEPTS is ClassMap
+    first = content
+    module.write(path, classmap, None)
+    with pytest.raises(PathotuneError):
+        module.write(tmp_path / "missing" / path.name, classmap, None)
+    if key not in ("png", "ome_tiff"):
+        assert path.read_bytes() == first
+
+
+def test_ome_tiff_carries_size_place_and_classes(classmap, tmp_path):
+    path = tmp_path / "m.ome.tif"
+    plugins.load(EXPORTS, "ome_tiff").write(path, classmap, None)
+    with tifffile.TiffFile(path) as file:
+        assert np.array_equal(file.asarray(), classmap.labels)
+        xml = file.ome_metadata
+    assert 'PhysicalSizeX="7.0"' in xml and "Émail 腫" in xml and "100.5" in xml
+    with open_slide(path) as slide:
+        assert slide.mpp == pytest.approx(7.0)
+
+
+def test_geojson_opens_as_annotations_with_holes(classmap, tmp_path):
+    path = tmp_path / "m.geojson"
+    plugins.load(EXPORTS, "geojson").write(path, classmap, None)
+    marks = read_geojson(path)
+    assert [c.name for c in marks.classes] == ["Fat", "Stroma", "Tumour"]
+    assert [c.colour for c in marks.classes] == list(classmap.colours[:3])
+    raw = json.loads(path.read_text())["features"]
+    assert shape(raw[0]["geometry"]).area == pytest.approx((classmap.labels == 1).sum() * 784)
+
+
+def test_csv_is_a_plain_table(classmap, tmp_path):
+    path = tmp_path / "a.csv"
+    plugins.load(EXPORTS, "csv").write(path, classmap, None)
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [r["class"] for r in rows] == list(classmap.classes)
+    assert float(rows[1]["area_mm2"]) == pytest.approx(194 * 49e-6)
+
+
+def test_a_large_map_is_outlined_in_seconds():
+    rng = np.random.default_rng(1)
+    coarse = rng.integers(0, 4, (60, 60)).astype(np.uint8)
+    labels = np.repeat(np.repeat(coarse, 20, 0), 20, 1)
+    big = ClassMap(("a", "b", "c"), ((0, 0, 0),) * 3, (0, 0), 28, 7, labels)
+    assert sum(s.area for s in big.polygons()["a"]) == pytest.approx((labels == 1).sum() * 784)
