@@ -22,6 +22,8 @@ def terms(card: ModelCard) -> str:
     """Return a card's facts for the user, a line each."""
     size = f"{card.size_mb:,.0f} MB"
     there = f"needs a download of {size}" if card.needs_download else f"{size}, works offline"
+    if not (card.here or card.needs_download):
+        there = f"its weight file ({size}) is not on this computer"
     gate = " · access must be asked for at its hub" if card.gated else ""
     return "\n".join(
         (

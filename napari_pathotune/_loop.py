@@ -151,7 +151,8 @@ class MapLoop:
         if slide is None or slide.mpp is None or tissue is None:
             return
         card_id = session.card_id
-
+        if self._fetch(card_id):
+            return
         session.run(
             "files",
             lambda: make_plan(slide, tissue, card_id),
@@ -162,6 +163,26 @@ class MapLoop:
             quiet=True,
             on_done=self._planned,
         )
+
+    def _fetch(self, card_id: str) -> bool:
+        """Fetch a backbone that was agreed to and is not here yet; start over when it is."""
+        from pathotune.models.cards import cards
+        from pathotune.models.weights import download
+
+        session = self._session
+        backbone = cards().get(card_id)
+        if backbone is None or card_id not in session.allow_download or backbone.here:
+            return False
+        session.run(
+            "engine",
+            lambda: download(backbone),
+            what=f"Downloading {backbone.name}",
+            where="slide",
+            key="download",
+            replace=True,
+            on_done=lambda _: self.restart() if backbone.here else None,
+        )
+        return True
 
     def close(self) -> None:
         """Stop the timers and close the store."""
