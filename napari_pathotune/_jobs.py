@@ -280,11 +280,21 @@ class JobRunner(QObject):
     """
 
     changed = Signal()
+    _posted = Signal(object)
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self.closed = False
         self._lanes = {name: _Lane(self, name) for name in LANES}
+        self._posted.connect(self._call)
+
+    def post(self, call: Callable[[], Any]) -> None:
+        """Call something in the GUI thread, from any thread."""
+        self._posted.emit(call)
+
+    def _call(self, call: Callable[[], Any]) -> None:
+        if not self.closed:
+            call()
 
     def submit(self, lane: LaneName, task: Task) -> Task:
         """Put a task in line and return it; a closed runner cancels it."""

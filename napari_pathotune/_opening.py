@@ -7,11 +7,11 @@ files lane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.slides.slide import Slide
 
 
@@ -23,6 +23,21 @@ class Opened:
     annotations: AnnotationSet
     journal: Any
     recovered: int
+
+
+def added(present: AnnotationSet, new: AnnotationSet) -> list[Annotation]:
+    """Return the annotations of `new` that `present` lacks, under ids that are free."""
+    from pathotune.marks.annotations import new_id
+
+    there = {a.id: a for a in present.items}
+    fresh = []
+    for item in new.items:
+        old = there.get(item.id)
+        if old is None:
+            fresh.append(item)
+        elif not (old.class_name == item.class_name and old.geometry.equals(item.geometry)):
+            fresh.append(replace(item, id=new_id()))
+    return fresh
 
 
 def prepare(slide: Slide) -> Opened:

@@ -19,7 +19,7 @@ from napari_pathotune import _layers, _settings
 from napari_pathotune._bus import Activity, Bus
 from napari_pathotune._loop import MapLoop
 from napari_pathotune._map_view import MapView
-from napari_pathotune._opening import Opened, prepare
+from napari_pathotune._opening import Opened, added, prepare
 from napari_pathotune._ready import ReadyModel, load
 from pathotune.events import Note
 
@@ -263,21 +263,27 @@ class Session(Bus):
     # -- marks ----------------------------------------------------------------
 
     def load_annotations(self, path: str | Path) -> None:
-        """Replace the marks by those of a GeoJSON file; they go to the journal as well."""
+        """Add the marks of a GeoJSON file to those that are there; undo takes them back."""
         from pathotune.marks.geojson import read_geojson
-
-        def done(marks: AnnotationSet) -> None:
-            if self._journal is not None:
-                self._journal.attach(marks)
-            self._take_annotations(marks, self._journal)
 
         self.run(
             "files",
             lambda: read_geojson(Path(path)),
             what="Reading annotations",
             where="annotate",
-            on_done=done,
+            on_done=self._add_annotations,
         )
+
+    def _add_annotations(self, marks: AnnotationSet) -> None:
+        known = {c.name for c in self.annotations.classes}
+        for new in marks.classes:
+            if new.name not in known:
+                self.annotations.add_class(new.name, new.colour)
+        items = added(self.annotations, marks)
+        if items:
+            self.annotations.add(*items)
+        for text in marks.notes:
+            self.note.emit(Note(text, "warning"))
 
     def save_annotations(self, path: str | Path) -> None:
         """Write the marks as GeoJSON that QuPath reads."""
@@ -295,6 +301,10 @@ class Session(Bus):
     def _take_annotations(self, marks: AnnotationSet, journal: Any) -> None:
         self._unsubscribe()
         self.annotations, self._journal = marks, journal
+        if journal is not None:
+            journal.on_problem = lambda e: self.jobs.post(lambda: self.fail("annotate", e))
+            if journal.problem is not None:
+                self.fail("annotate", journal.problem)
         self._unsubscribe = marks.subscribe(self._on_marks)
         self.annotations_replaced.emit(marks)
         self.loop.marks_changed()
@@ -305,9 +315,8 @@ class Session(Bus):
 
     def _close_journal(self) -> None:
         journal, self._journal = self._journal, None
-        close = getattr(journal, "close", None)
-        if close is not None:
-            close()
+        if journal is not None:
+            journal.close()
 
     # -- what is on the screen ----------------------------------------------------
 

@@ -20,7 +20,7 @@ SUFFIXES = (
     *("tif", "tiff", "png", "jpg", "jpeg"),
 )
 FILTER = "Slides (" + " ".join(f"*.{s} *.{s.upper()}" for s in SUFFIXES) + ");;All files (*)"
-VENDORS = {"ome": "OME-TIFF", "generic-tiff": "TIFF", "mirax": "3DHISTECH"}
+VENDORS = {"ome": "OME-TIFF", "tiff": "TIFF", "image": "picture", "mirax": "3DHISTECH"}
 KINDS = {"fluorescence": "a fluorescence image", "grey": "a grey image"}
 
 
@@ -47,7 +47,7 @@ def origin(slide: Slide) -> str:
         parts.append(f"{slide.mpp:.3g} µm/px{typed}")
     if slide.objective:
         parts.append(f"{slide.objective:g}x")
-    if slide.vendor:
+    if slide.vendor != "unknown":
         vendor = VENDORS.get(slide.vendor, slide.vendor)
         parts.append(vendor[:1].upper() + vendor[1:])
     return " · ".join([*parts, f"{n} level{'s' if n > 1 else ''}"])

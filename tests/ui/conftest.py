@@ -230,3 +230,26 @@ def bare_desk(qapp):
     made = _Desk(ViewerModel())
     yield made
     made.board.close()
+
+
+@pytest.fixture(autouse=True)
+def plugin_home(monkeypatch):
+    """Keep napari's settings of this plugin out of the tests."""
+    monkeypatch.setenv("NAPARI_ASYNC", "0")
+
+
+@pytest.fixture
+def skin(shared):
+    """Return the path of a small real slide with um/px."""
+    return shared / "data" / "wsi_cmu1_small_region" / "CMU-1-Small-Region.svs"
+
+
+@pytest.fixture
+def window(make_napari_viewer):
+    """Return a viewer and its session; the session is closed before the viewer."""
+    from napari_pathotune._session import Session
+
+    viewer = make_napari_viewer()
+    session = Session.of(viewer)
+    yield viewer, session
+    session.close()
