@@ -10,31 +10,30 @@ and closes it when its layer goes or the window closes.
 from __future__ import annotations
 
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QTimer
 
 from napari_pathotune import _layers, _settings
-from napari_pathotune._bus import Activity, Bus
+from napari_pathotune._bus import Activity
 from napari_pathotune._loop import MapLoop
 from napari_pathotune._map_view import MapView
-from napari_pathotune._opening import Opened, added, prepare
+from napari_pathotune._marking import Marking
+from napari_pathotune._opening import Opened, prepare
 from napari_pathotune._ready import ReadyModel, load
-from pathotune.events import Note
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from napari.layers import Image
     from napari.viewer import Viewer
 
-    from pathotune.marks.annotations import AnnotationSet
     from pathotune.slides.slide import Slide
     from pathotune.slides.tissue import TissueMask
 
 
-class Session(Bus):
+class Session(Marking):
     """The state behind the docks of one viewer; get it with `Session.of(viewer)`.
 
     Attributes
@@ -62,21 +61,15 @@ class Session(Bus):
     _all: ClassVar[weakref.WeakKeyDictionary[Any, Session]] = weakref.WeakKeyDictionary()
 
     def __init__(self, viewer: Viewer) -> None:
-        from pathotune.marks.annotations import AnnotationSet
-
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self.slide: Slide | None = None
         self.tissue: TissueMask | None = None
-        self.annotations: AnnotationSet = AnnotationSet()
-        self.recovered = 0
         self.bundle: Any = None
         self.card_id = _settings.backbone()
         self.device = _settings.device()
         self.device_name = ""
-        self._journal: Any = None
         self._layer: Callable[[], Image | None] = lambda: None
-        self._unsubscribe: Callable[[], None] = self.annotations.subscribe(self._on_marks)
         self.allow_download: frozenset[str] = frozenset()
         self.loop = MapLoop(self)
         self.view = MapView(self)
@@ -260,63 +253,8 @@ class Session(Bus):
         # Jobs that still read from it end at their next event; close it after them.
         self.run("files", slide.close, what="Closing the slide", where="slide", quiet=True)
 
-    # -- marks ----------------------------------------------------------------
-
-    def load_annotations(self, path: str | Path) -> None:
-        """Add the marks of a GeoJSON file to those that are there; undo takes them back."""
-        from pathotune.marks.geojson import read_geojson
-
-        self.run(
-            "files",
-            lambda: read_geojson(Path(path)),
-            what="Reading annotations",
-            where="annotate",
-            on_done=self._add_annotations,
-        )
-
-    def _add_annotations(self, marks: AnnotationSet) -> None:
-        known = {c.name for c in self.annotations.classes}
-        for new in marks.classes:
-            if new.name not in known:
-                self.annotations.add_class(new.name, new.colour)
-        items = added(self.annotations, marks)
-        if items:
-            self.annotations.add(*items)
-        for text in marks.notes:
-            self.note.emit(Note(text, "warning"))
-
-    def save_annotations(self, path: str | Path) -> None:
-        """Write the marks as GeoJSON that QuPath reads."""
-        from pathotune.marks.geojson import write_geojson
-
-        marks = self.annotations
-        self.run(
-            "files",
-            lambda: write_geojson(Path(path), marks),
-            what="Saving annotations",
-            where="annotate",
-            on_done=lambda _: self.note.emit(Note(f"Saved {Path(path).name}.")),
-        )
-
-    def _take_annotations(self, marks: AnnotationSet, journal: Any) -> None:
-        self._unsubscribe()
-        self.annotations, self._journal = marks, journal
-        if journal is not None:
-            journal.on_problem = lambda e: self.jobs.post(lambda: self.fail("annotate", e))
-            if journal.problem is not None:
-                self.fail("annotate", journal.problem)
-        self._unsubscribe = marks.subscribe(self._on_marks)
-        self.annotations_replaced.emit(marks)
+    def _follow_marks(self) -> None:
         self.loop.marks_changed()
-
-    def _on_marks(self, change: Any) -> None:
-        self.annotations_changed.emit(change)
-        self.loop.marks_changed()
-
-    def _close_journal(self) -> None:
-        journal, self._journal = self._journal, None
-        if journal is not None:
-            journal.close()
 
     # -- what is on the screen ----------------------------------------------------
 
