@@ -11,34 +11,33 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QFileDialog,
     QGridLayout,
     QHBoxLayout,
     QLabel,
-    QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
+from napari_pathotune import _forms as forms
 from napari_pathotune import _keys
 from napari_pathotune._annotation_layers import AnnotationLayers
 from napari_pathotune._class_list import ClassList
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
 from napari_pathotune._pen import Pen
+from napari_pathotune._session import Session
 from napari_pathotune._tool_bar import ToolBar
 from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+    from qtpy.QtCore import QSize
 
     from napari_pathotune._bus import Failure
-    from napari_pathotune._session import Session
 
 FILES = "Annotations (*.geojson *.geojson.gz *.json)"
 
@@ -48,28 +47,31 @@ class AnnotateDock(QWidget):
 
     def __init__(self, viewer: Viewer, session: Session | None = None) -> None:
         super().__init__()
-        if session is None:
-            from napari_pathotune._session import Session as _Session
-
-            session = _Session.of(viewer)
-        self.session = session
+        self.session = session = session or Session.of(viewer)
         self.board = AnnotationLayers.of(viewer, session)
         self.pen = Pen.of(self.board)
         self.step = Step("", "", "open")
         self._last_tool = "brush"
-        self._saved_at = 0.0
+        self._unsaved = False
         self._sheet: _keys.KeySheet | None = None
         self._shortcuts: list[Any] = []
         self._build()
-        session.slide_changed.connect(self._on_slide)
-        session.mpp_changed.connect(self._refresh)
-        session.annotations_replaced.connect(self._on_replaced)
-        session.annotations_changed.connect(self._on_change)
-        session.failed.connect(self._on_failed)
-        self.board.class_chosen.connect(self._refresh)
-        self.board.note.connect(self.notice.say)
-        self.pen.tool_changed.connect(self._on_tool)
+        forms.listen(
+            self,
+            (session.slide_changed, self._on_slide),
+            (session.mpp_changed, self._refresh),
+            (session.annotations_replaced, self._refresh),
+            (session.annotations_changed, self._refresh),
+            (session.failed, self._on_failed),
+            (self.board.class_chosen, self._refresh),
+            (self.board.note, self.notice.say),
+            (self.pen.tool_changed, self._on_tool),
+        )
         self._on_slide(session.slide)
+
+    def sizeHint(self) -> QSize:
+        """Return the size the dock is made for."""
+        return forms.preferred_size()
 
     # ---- the widgets ----------------------------------------------------------------------
 
@@ -78,14 +80,14 @@ class AnnotateDock(QWidget):
 
         self.notice = Notice()
         self.classes = ClassList(palette())
-        self.add_button = _small("+", "Add a class", self.add_class)
+        self.add_button = forms.button("+", "Add a class", self.add_class)
         head = QHBoxLayout()
-        head.addWidget(QLabel("<b>Classes</b>"))
+        head.addWidget(forms.heading("Classes"))
         head.addStretch(1)
         head.addWidget(self.add_button)
         self.tools = ToolBar(self.pen)
-        self.undo_button = _small("Undo", "Take back the last edit (Ctrl+Z)", self.pen.undo)
-        self.redo_button = _small("Redo", "Make it again (Ctrl+Shift+Z)", self.pen.redo)
+        self.undo_button = forms.button("Undo", "Take back the last edit (Ctrl+Z)", self.pen.undo)
+        self.redo_button = forms.button("Redo", "Make it again (Ctrl+Shift+Z)", self.pen.redo)
         self.saved = QLabel()
         self.saved.setToolTip("Every edit is written to this computer's disk as you make it.")
         history = QHBoxLayout()
@@ -93,12 +95,8 @@ class AnnotateDock(QWidget):
         history.addWidget(self.redo_button)
         history.addStretch(1)
         history.addWidget(self.saved)
-        self.hint = QLabel()
-        self.hint.setWordWrap(True)
-        self.primary = QPushButton()
-        self.primary.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-        self.primary.setDefault(True)
-        self.primary.clicked.connect(self.do_next)
+        self.hint = forms.line()
+        self.primary = forms.primary(self.do_next)
 
         inner = QWidget()
         column = QVBoxLayout(inner)
@@ -109,17 +107,7 @@ class AnnotateDock(QWidget):
         column.addLayout(history)
         column.addWidget(self._more())
         column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.addWidget(self.notice)
-        outer.addWidget(scroll, 1)
-        outer.addWidget(self.hint)
-        outer.addWidget(self.primary)
-        self.setMinimumWidth(280)
+        forms.assemble(self, self.notice, inner, self.hint, self.primary)
 
         self.classes.chosen.connect(self.board.choose_class)
         self.classes.renamed.connect(lambda old, new: self._try("rename_class", old, new))
@@ -131,9 +119,11 @@ class AnnotateDock(QWidget):
         box = QWidget()
         grid = QGridLayout(box)
         grid.setContentsMargins(0, 0, 0, 0)
-        self.import_button = _small("Import...", "Add the marks of a GeoJSON file", self._import)
-        self.export_button = _small("Export...", "Save as GeoJSON for QuPath", self._export)
-        self.keys_button = _small("Keys (?)", "Show all keys", self.show_keys)
+        self.import_button = forms.button(
+            "Import...", "Add the marks of a GeoJSON file", self._import
+        )
+        self.export_button = forms.button("Export...", "Save as GeoJSON for QuPath", self._export)
+        self.keys_button = forms.button("Keys (?)", "Show all keys", self.show_keys)
         self.names_box = QCheckBox("Names on the slide")
         self.names_box.setToolTip("Write the class beside every region")
         self.names_box.toggled.connect(self.board.show_labels)
@@ -207,7 +197,6 @@ class AnnotateDock(QWidget):
 
     def _on_slide(self, slide: Any) -> None:
         self.notice.clear()
-        self._saved_at = 0.0
         n = self.session.recovered if slide is not None else 0
         if n:
             regions = "1 region" if n == 1 else f"{n:,} regions"
@@ -221,13 +210,6 @@ class AnnotateDock(QWidget):
     def _start_afresh(self) -> None:
         if self._try("clear"):
             self.notice.offer("All regions are gone.", ("Undo", self.pen.undo))
-
-    def _on_replaced(self, *_: Any) -> None:
-        self._refresh()
-
-    def _on_change(self, *_: Any) -> None:
-        self._saved_at = time.time()
-        self._refresh()
 
     def _on_failed(self, failure: Failure) -> None:
         if failure.where == "annotate":
@@ -252,13 +234,26 @@ class AnnotateDock(QWidget):
         has_slide = self.session.slide is not None
         for button in (self.add_button, self.import_button):
             button.setEnabled(has_slide)
-        if not has_slide:
-            self.saved.clear()
-        elif self._saved_at:
-            self.saved.setText(time.strftime("saved %H:%M:%S", time.localtime(self._saved_at)))
-        else:
-            self.saved.setText("nothing to save" if not has_marks else "saved")
+        self._say_saved()
         self._say_next()
+
+    def _say_saved(self) -> None:
+        """Say when the last edit reached the disk, or why it has not."""
+        journal = self.session.journal
+        problem = None if journal is None else journal.problem
+        if journal is None:
+            self.saved.clear()
+        elif problem is not None:
+            self.saved.setText("not saved")
+            self.notice.warn(problem.message, problem.hint)
+        elif journal.saved_at is None:
+            self.saved.setText("saved" if self.session.annotations.items else "nothing to save")
+        else:
+            at = time.localtime(journal.saved_at)
+            self.saved.setText(time.strftime("saved %H:%M:%S", at))
+            if self._unsaved:
+                self.notice.clear()
+        self._unsaved = problem is not None
 
     def _say_next(self) -> None:
         session, marks = self.session, self.session.annotations
@@ -285,33 +280,5 @@ class AnnotateDock(QWidget):
         super().showEvent(event)
         if not self._shortcuts:
             self._shortcuts = _keys.bind_window(self.window(), {"show_sheet": self.show_keys})
-
-    def closeEvent(self, event: Any) -> None:
-        """Let go of the session; the layers and the marks stay."""
-        self.let_go()
-        super().closeEvent(event)
-
-    def let_go(self) -> None:
-        """Disconnect from everything that lives longer."""
-        session = self.session
-        session.slide_changed.disconnect(self._on_slide, missing_ok=True)
-        session.mpp_changed.disconnect(self._refresh, missing_ok=True)
-        session.annotations_replaced.disconnect(self._on_replaced, missing_ok=True)
-        session.annotations_changed.disconnect(self._on_change, missing_ok=True)
-        session.failed.disconnect(self._on_failed, missing_ok=True)
-        self.board.class_chosen.disconnect(self._refresh, missing_ok=True)
-        self.board.note.disconnect(self.notice.say, missing_ok=True)
-        self.pen.tool_changed.disconnect(self._on_tool, missing_ok=True)
-        self.tools.close_down()
-        for shortcut in self._shortcuts:
-            shortcut.setParent(None)
-        self._shortcuts = []
-
-
-def _small(text: str, tip: str, action: Any) -> QPushButton:
-    button = QPushButton()
-    button.setText(text)
-    button.setToolTip(tip)
-    button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
-    button.clicked.connect(lambda _=False: action())
-    return button
+            for shortcut in self._shortcuts:
+                self.destroyed.connect(shortcut.deleteLater)

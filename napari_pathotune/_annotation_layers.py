@@ -8,7 +8,6 @@ pen, the colours, where a level-0 pixel lies in napari's world, and which layer 
 
 from __future__ import annotations
 
-import uuid
 import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -199,10 +198,10 @@ class AnnotationLayers:
 
     def new_annotation(self, kind: Any, geometry: Any, width: float = 0.0) -> Annotation:
         """Return a new annotation of the class under the pen."""
-        from pathotune.marks.annotations import Annotation
+        from pathotune.marks.annotations import Annotation, new_id
 
         return Annotation(
-            id=str(uuid.uuid4()),
+            id=new_id(),
             class_name=self.active_class,
             kind=kind,
             geometry=geometry,
@@ -220,9 +219,9 @@ class AnnotationLayers:
 
     def replace(self, changed: Sequence[Annotation]) -> None:
         """Put edited annotations in the set, for what the screen already shows."""
-        with self.editing():
-            for annotation in changed:
-                self.annotations.replace(annotation)
+        if changed:
+            with self.editing():
+                self.annotations.replace(*changed)
 
     def add_layer(self, kind: str, name: str, **how: Any) -> Any:
         """Add one of our layers above the rest without taking the hand off the active one."""

@@ -54,8 +54,8 @@ def next_step(
         return Step("Open a slide first, or try the sample.", "Open a slide", "open")
     if not has_mpp:
         return Step(
-            "The slide does not say how large a pixel is. Type um/px in the Slide dock.",
-            "Enter um/px",
+            "The slide does not say how large a pixel is. Type µm/px in the Slide dock.",
+            "Enter µm/px",
             "mpp",
         )
     if not classes:

@@ -105,6 +105,11 @@ class Session(Marking):
         return self._viewer()
 
     @property
+    def journal(self) -> Any:
+        """What writes the marks to disk: `saved_at`, `problem`; None without a slide."""
+        return self._journal
+
+    @property
     def slide_layer(self) -> Image | None:
         """The layer that shows the slide."""
         return self._layer()

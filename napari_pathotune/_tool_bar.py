@@ -20,6 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_pathotune._forms import listen
 from napari_pathotune._pen import PEN_SIZES_UM
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ class ToolBar(QWidget):
         self.slider.setAccessibleName("Brush size")
         self.slider.valueChanged.connect(self._on_slider)
         self.size_label = QLabel()
-        self.size_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("800 um "))
+        self.size_label.setMinimumWidth(self.fontMetrics().horizontalAdvance("800 µm "))
         row = QHBoxLayout()
         row.addWidget(QLabel("Brush"))
         row.addWidget(self.slider, 1)
@@ -89,15 +90,9 @@ class ToolBar(QWidget):
         outer.addLayout(grid)
         outer.addLayout(row)
         outer.addWidget(self.how)
-        pen.tool_changed.connect(self._on_tool)
-        pen.board.pen_changed.connect(self._on_pen)
+        listen(self, (pen.tool_changed, self._on_tool), (pen.board.pen_changed, self._on_pen))
         self._on_tool(pen.tool)
         self._on_pen()
-
-    def close_down(self) -> None:
-        """Let go of the pen."""
-        self._pen.tool_changed.disconnect(self._on_tool)
-        self._pen.board.pen_changed.disconnect(self._on_pen)
 
     def allow(self, why_not: str) -> None:
         """Switch the drawing tools on, or off with the reason in their tooltips."""
@@ -127,4 +122,4 @@ class ToolBar(QWidget):
         um = self._pen.board.pen_um
         nearest = min(range(len(PEN_SIZES_UM)), key=lambda i: abs(PEN_SIZES_UM[i] - um))
         self.slider.setValue(nearest)
-        self.size_label.setText(f"{um:g} um")
+        self.size_label.setText(f"{um:g} µm")

@@ -18,27 +18,28 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible
 
+from napari_pathotune import _forms as forms
 from napari_pathotune import _model_file
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
+from napari_pathotune._session import Session
 from napari_pathotune._verdict_view import ConfusionMatrix, Score, ScoreBars
 from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+    from qtpy.QtCore import QSize
 
     from napari_pathotune._bus import Failure
-    from napari_pathotune._session import Session
 
 FILES = "Models (*.safetensors)"
 GREY = (128, 128, 128)
+LOAD_TIP = "Draw the map with a model that was saved before"
 
 
 class TuneDock(QWidget):
@@ -46,24 +47,28 @@ class TuneDock(QWidget):
 
     def __init__(self, viewer: Viewer, session: Session | None = None) -> None:
         super().__init__()
-        if session is None:
-            from napari_pathotune._session import Session as _Session
-
-            session = _Session.of(viewer)
-        self.session = session
+        self.session = session = session or Session.of(viewer)
         self.step = Step("", "", "open")
         self._task: Any = None
         self._build()
-        session.slide_changed.connect(self._on_slide)
-        session.mpp_changed.connect(self._refresh)
-        session.annotations_replaced.connect(self._refresh)
-        session.annotations_changed.connect(self._refresh)
-        session.validation_changed.connect(self._refresh)
-        session.status_changed.connect(self._refresh)
-        session.model_changed.connect(self._refresh)
-        session.device_changed.connect(self._refresh)
-        session.failed.connect(self._on_failed)
+        forms.listen(
+            self,
+            (session.slide_changed, self._on_slide),
+            (session.mpp_changed, self._refresh),
+            (session.annotations_replaced, self._refresh),
+            (session.annotations_changed, self._refresh),
+            (session.validation_changed, self._refresh),
+            (session.status_changed, self._refresh),
+            (session.model_changed, self._refresh),
+            (session.device_changed, self._refresh),
+            (session.device_known, self._refresh),
+            (session.failed, self._on_failed),
+        )
         self._refresh()
+
+    def sizeHint(self) -> QSize:
+        """Return the size the dock is made for."""
+        return forms.preferred_size()
 
     def _build(self) -> None:
         self.notice = Notice()
@@ -79,8 +84,7 @@ class TuneDock(QWidget):
         self.progress.setRange(0, 0)
         self.progress.setTextVisible(False)
         self.progress_label = QLabel()
-        self.cancel = QPushButton("Cancel")
-        self.cancel.clicked.connect(self._cancel)
+        self.cancel = forms.button("Cancel", "Stop; nothing is changed", self._cancel)
         self.working = QWidget()
         row = QHBoxLayout(self.working)
         row.setContentsMargins(0, 0, 0, 0)
@@ -88,20 +92,18 @@ class TuneDock(QWidget):
         row.addWidget(self.progress, 1)
         row.addWidget(self.cancel)
         self.working.hide()
-        self.load_button = QPushButton("Load a model...")
-        self.load_button.setToolTip("Draw the map with a model that was saved before")
-        self.load_button.clicked.connect(self.load)
-        self.back_button = QPushButton("Back to the fast model")
-        self.back_button.setToolTip("Draw the map with the model that follows your marks")
-        self.back_button.clicked.connect(lambda _=False: self.session.use_bundle(None))
+        self.load_button = forms.button("Load a model...", LOAD_TIP, self.load)
+        self.back_button = forms.button(
+            "Back to the fast model",
+            "Draw the map with the model that follows your marks",
+            lambda: self.session.use_bundle(None),
+        )
         models = QHBoxLayout()
         models.addWidget(self.load_button)
         models.addWidget(self.back_button)
         self.device = _wrapped()
         self.hint = _wrapped()
-        self.primary = QPushButton()
-        self.primary.setDefault(True)
-        self.primary.clicked.connect(self.do_next)
+        self.primary = forms.primary(self.do_next)
 
         inner = QWidget()
         column = QVBoxLayout(inner)
@@ -113,20 +115,10 @@ class TuneDock(QWidget):
         column.addWidget(self.mixed)
         column.addWidget(self.working)
         column.addStretch(1)
-        column.addWidget(QLabel("<b>Models on this computer</b>"))
+        column.addWidget(forms.heading("Models on this computer"))
         column.addLayout(models)
         column.addWidget(self.device)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.addWidget(self.notice)
-        outer.addWidget(scroll, 1)
-        outer.addWidget(self.hint)
-        outer.addWidget(self.primary)
-        self.setMinimumWidth(280)
+        forms.assemble(self, self.notice, inner, self.hint, self.primary)
 
     # ---- what the user does ---------------------------------------------------------------
 
@@ -236,12 +228,10 @@ class TuneDock(QWidget):
         else:
             self._show_fast(session.loop.evaluation)
         self.back_button.setVisible(bundle is not None)
-        self.device.setText(f"Device: {_device(session.device)}")
+        self.device.setText(f"Device: {session.device_name or _device(session.device)}")
         self.load_button.setEnabled(session.slide is not None)
         self.load_button.setToolTip(
-            "Draw the map with a model that was saved before"
-            if session.slide is not None
-            else "Open a slide first."
+            LOAD_TIP if session.slide is not None else "Open a slide first."
         )
         if self._can_save() and (self.step.enough or bundle is not None):
             self.primary.setText("Save model...")
@@ -289,27 +279,6 @@ class TuneDock(QWidget):
                 ]
             )
             self.matrix.show_matrix([row[0] for row in evaluation.per_class], evaluation.confusion)
-
-    def closeEvent(self, event: Any) -> None:
-        """Let go of the session."""
-        self.let_go()
-        super().closeEvent(event)
-
-    def let_go(self) -> None:
-        """Disconnect from everything that lives longer."""
-        session = self.session
-        session.slide_changed.disconnect(self._on_slide, missing_ok=True)
-        session.failed.disconnect(self._on_failed, missing_ok=True)
-        for signal in (
-            session.mpp_changed,
-            session.annotations_replaced,
-            session.annotations_changed,
-            session.validation_changed,
-            session.status_changed,
-            session.model_changed,
-            session.device_changed,
-        ):
-            signal.disconnect(self._refresh, missing_ok=True)
 
 
 def verdict_text(evaluation: Any) -> str:

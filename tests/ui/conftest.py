@@ -60,6 +60,8 @@ class _Desk:
             status_changed = Signal(object)
             model_changed = Signal()
             device_changed = Signal(str)
+            device_known = Signal(str)
+            device_name = ""
             failed = Signal(object)
             dock_wanted = Signal(str)
             closed = Signal()
@@ -70,6 +72,7 @@ class _Desk:
                 self.renew()
 
             def renew(self):
+                self.journal = SimpleNamespace(saved_at=None, problem=None)
                 self.recovered, self.bundle, self.device = 0, None, "cpu"
                 self.loop = SimpleNamespace(head=None, evaluation=None, missing=None)
                 self.view = SimpleNamespace(toggle=lambda: self.toggled.append(True))

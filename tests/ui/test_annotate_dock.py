@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 from shapely.geometry import Point, box
 
-annotations = pytest.importorskip("pathotune.marks.annotations")
+from pathotune.events import PathotuneError
+from pathotune.marks import annotations
 
 
 def mark(id_, class_name="Tumour", x=0):
@@ -26,8 +27,7 @@ def dock(desk, qtbot):
     qtbot.addWidget(made)
     made.show()
     made.desk = desk
-    yield made
-    made.let_go()
+    return made
 
 
 def steps(has_slide=True, has_mpp=True, classes=("Tumour", "Fat"), **how):
@@ -121,14 +121,23 @@ def test_a_name_that_is_taken_or_empty_is_refused_kindly(dock):
 
 def test_undo_redo_and_saved_say_how_it_stands(dock):
     desk = dock.desk
+    at = time.mktime((2026, 11, 21, 12, 4, 31, 0, 0, -1))
+    desk.session.journal = SimpleNamespace(saved_at=at, problem=None)
     assert not dock.redo_button.isEnabled()
     desk.marks.add(mark("a"))
     assert dock.undo_button.isEnabled()
-    assert dock.saved.text().startswith("saved ")
+    assert dock.saved.text() == "saved 12:04:31"
     dock.undo_button.click()
     assert not desk.marks.items and dock.redo_button.isEnabled()
     dock.redo_button.click()
     assert desk.marks.items
+    full = PathotuneError("Your marks cannot be saved just now (disk full).", "Free some space.")
+    desk.session.journal.problem = full
+    desk.marks.undo()
+    assert dock.saved.text() == "not saved" and "Free some space" in dock.notice.text
+    desk.session.journal.problem = None
+    desk.marks.redo()
+    assert dock.saved.text() == "saved 12:04:31" and not dock.notice.text
 
 
 def test_errors_of_this_dock_are_shown_in_it(dock):
@@ -177,7 +186,7 @@ def test_without_a_slide_or_its_scale_the_way_leads_to_the_slide_dock(dock):
     dock.primary.click()
     dock.session.slide = SimpleNamespace(mpp=None, mpp_x=None, mpp_y=None, name="x")
     dock.session.slide_changed.emit(dock.session.slide)
-    assert "um/px" in dock.hint.text()
+    assert "µm/px" in dock.hint.text()
     dock.primary.click()
     assert wanted == ["slide", "slide"]
 
@@ -223,8 +232,8 @@ def test_closing_lets_go(desk, qtbot):
 
     before = len(desk.session.annotations_changed)
     dock = AnnotateDock(desk.viewer, desk.session)
-    qtbot.addWidget(dock)
     assert len(desk.session.annotations_changed) > before
-    dock.close()
+    dock.deleteLater()
+    qtbot.wait(20)
     assert len(desk.session.annotations_changed) == before
     desk.marks.add(mark("a"))

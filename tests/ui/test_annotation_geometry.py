@@ -8,8 +8,7 @@ import shapely
 from shapely.affinity import rotate, scale, translate
 from shapely.geometry import LineString, MultiPolygon, Polygon, box
 
-pytest.importorskip("qtpy")
-annotations = pytest.importorskip("pathotune.marks.annotations")
+from pathotune.marks import annotations
 
 
 def mark(geometry, kind="polygon", width=0.0):

@@ -7,7 +7,8 @@ import pytest
 import shapely
 from shapely.geometry import LineString, MultiPoint, MultiPolygon, Point, Polygon, box
 
-annotations = pytest.importorskip("pathotune.marks.annotations")
+from pathotune.marks import annotations
+
 PIXEL = 2.5  # level-0 px under one pixel of the screen here, at most
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("pathotune.marks.annotations")
 ROOT = Path(__file__).parents[2]
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from shapely.geometry import box
 
-annotations = pytest.importorskip("pathotune.marks.annotations")
+from pathotune.marks import annotations
 
 
 def evaluation(**how):
@@ -36,8 +36,7 @@ def dock(desk, qtbot):
     qtbot.addWidget(made)
     made.show()
     made.desk = desk
-    yield made
-    made.let_go()
+    return made
 
 
 def mark_all(desk, n=2):
