@@ -147,18 +147,34 @@ def test_a_gated_model_says_so(tmp_path):
         weights.resolve(card.parts[0].weights, card)
 
 
-def test_a_failed_download_is_told_in_words(monkeypatch):
+def _failures():
+    from huggingface_hub import errors
+
+    def made(kind):  # without the answer of a server that the real ones carry
+        return kind.__new__(kind)
+
+    return [
+        (OSError("connection refused"), "could not be downloaded.*OSError", "network"),
+        (errors.LocalEntryNotFoundError("no cache, no network"), "cannot be reached", "network"),
+        (made(errors.GatedRepoError), "gated: its owners", "sign in"),
+        (made(errors.RepositoryNotFoundError), "has no timm/vit", "id"),
+        (errors.EntryNotFoundError("none"), "has none of model.safetensors", "local file"),
+    ]
+
+
+@pytest.mark.parametrize(("error", "says", "hint"), _failures(), ids=lambda v: type(v).__name__)
+def test_a_failed_download_is_told_in_words(monkeypatch, error, says, hint):
     import huggingface_hub
 
-    def no_network(*_args, **_kwargs):
-        raise OSError("connection refused")
+    def fail(*_args, **_kwargs):
+        raise error
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", no_network)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     card = cards.card("dinov2-small")
-    with pytest.raises(PathotuneError, match="could not be downloaded: OSError") as caught:
+    with pytest.raises(PathotuneError, match=says) as caught:
         weights.resolve(card.parts[0].weights, card, allow_download=True)
-    assert "network" in caught.value.hint
+    assert hint in caught.value.hint
 
 
 def test_a_model_in_the_hubs_cache_needs_no_network(tmp_path, monkeypatch):

@@ -152,6 +152,7 @@ def _download(weights: Weights, card: ModelCard) -> Path:
         EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
+        LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
@@ -160,6 +161,8 @@ def _download(weights: Weights, card: ModelCard) -> Path:
         for name in FILE_NAMES:
             try:
                 return Path(hf_hub_download(repo, name, revision=revision))
+            except LocalEntryNotFoundError:  # a kind of the next, but it means: no network
+                raise
             except EntryNotFoundError:
                 continue
     except GatedRepoError as error:
@@ -172,9 +175,10 @@ def _download(weights: Weights, card: ModelCard) -> Path:
             f"The model hub has no {repo}, or does not show it to this account.",
             "Check the id in the model card, or sign in with `hf auth login`.",
         ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
         raise PathotuneError(
-            f"{card.name} could not be downloaded: {type(error).__name__}: {error}.",
+            f"{card.name} could not be downloaded: the model hub cannot be reached "
+            f"({type(error).__name__}).",
             "Check the network, or choose a model that is already on this computer.",
         ) from error
     raise PathotuneError(
