@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -63,6 +65,13 @@ def test_the_users_folder_is_read_and_a_clash_of_ids_is_told():
     write(folder, 'id = "mine"\n' + GOOD, "other.toml")
     with pytest.raises(PathotuneError, match=r"mine\.toml and .*other\.toml"):
         cards.cards()
+
+
+def test_the_example_in_the_docs_is_a_card(tmp_path):
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    card = cards.read_card(write(tmp_path, example))
+    assert card.dims == 384 * len(card.parts[0].taps)
 
 
 def test_an_unknown_id_lists_the_known():

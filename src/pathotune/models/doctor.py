@@ -171,6 +171,7 @@ def _models() -> list[Finding]:
             found.append(Finding("model", True, f"{card.name}: the weights are here and whole."))
         except PathotuneError as error:
             found.append(Finding("model", False, f"{card.name}: {error.message}", error.hint))
+    found.append(Finding("cards", True, f"Your own model cards go into {cards.user_folder()}."))
     if cards.DEFAULT_ID not in cards.cards():
         text = f"The default model {cards.DEFAULT_ID!r} is not there."
         found.append(Finding("model", False, text, "Install napari-pathotune again."))
