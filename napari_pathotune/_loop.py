@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
+from napari_pathotune import _settings
 from napari_pathotune._painting import Fitted, Plan, follow, make_plan
 from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
 from pathotune.events import Progress, TilesDone
@@ -167,8 +168,9 @@ class MapLoop:
     def _fetch(self, card_id: str) -> bool:
         """Fetch a backbone that was agreed to and is not here yet; start over when it is."""
         from pathotune.models.cards import cards
-        from pathotune.models.weights import download
+        from pathotune.models.weights import download, set_offline
 
+        set_offline(_settings.offline())
         session = self._session
         backbone = cards().get(card_id)
         if backbone is None or card_id not in session.allow_download or backbone.here:

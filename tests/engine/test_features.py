@@ -373,7 +373,8 @@ def test_readers_see_whole_blocks_while_one_writes(store):
     assert not wrong and store.has((6, 8))
 
 
-def test_the_longest_unused_goes_first_and_what_is_open_stays(tiny_card, tmp_path):
+def test_the_longest_unused_goes_first_and_what_is_open_stays(tiny_card, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureStore, "limit_bytes", 10**9)
     for n, name in enumerate(("old", "middle", "new")):
         with FeatureStore.open(name, tiny_card, Grid(), tmp_path) as store:
             filled(store, ALL[:10])
@@ -392,6 +393,14 @@ def test_the_longest_unused_goes_first_and_what_is_open_stays(tiny_card, tmp_pat
     opened.close()
     with FeatureStore.open("middle", tiny_card, Grid(), tmp_path) as store:
         assert not store.has((0, 0))
+
+
+def test_a_new_store_makes_room_for_itself(tiny_card, tmp_path, monkeypatch):
+    monkeypatch.setattr(FeatureStore, "limit_bytes", 1)
+    with FeatureStore.open("one", tiny_card, Grid(), tmp_path) as store:
+        filled(store, ALL[:3])
+    FeatureStore.open("two", tiny_card, Grid(), tmp_path).close()
+    assert len(list(tmp_path.rglob("about.json"))) == 1
 
 
 def test_nonsense_is_kept_out(store):

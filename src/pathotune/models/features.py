@@ -51,8 +51,11 @@ class FeatureStore:
         Rows and columns of the lattice.
     problem : str or None
         Why features are kept in memory only, in the user's words.
+    limit_bytes : int
+        What all stores together may take when a new one is begun.
     """
 
+    limit_bytes: ClassVar[int] = 20_000_000_000
     _open: ClassVar[dict[Path, FeatureStore]] = {}
     _open_lock: ClassVar[RLock] = RLock()
 
@@ -118,6 +121,8 @@ class FeatureStore:
             if found is not None:
                 found._users += 1
                 return found
+            if not folder.exists():
+                cls.evict(cls.limit_bytes, root)
             store = cls(folder, card.dims, grid, facts | {"model_id": card.id})
             cls._open[folder] = store
             return store
@@ -358,7 +363,9 @@ class FeatureStore:
     def evict(cls, limit_bytes: int, root: Path | None = None) -> int:
         """Remove whole stores, the longest unused first, until all fit in `limit_bytes`.
 
-        Stores that this or another process has open stay. Returns the bytes freed.
+        Stores that this or another process has open stay. The limit holds from now on.
+        Returns the bytes freed.
         """
         with cls._open_lock:
+            cls.limit_bytes = limit_bytes
             return _cache.evict(limit_bytes, root, cls._open)
