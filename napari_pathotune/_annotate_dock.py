@@ -246,8 +246,10 @@ class AnnotateDock(QWidget):
         elif problem is not None:
             self.saved.setText("not saved")
             self.notice.warn(problem.message, problem.hint)
+        elif not (self.session.annotations.items or self.session.annotations.classes):
+            self.saved.setText("nothing to save yet")
         elif journal.saved_at is None:
-            self.saved.setText("saved" if self.session.annotations.items else "nothing to save")
+            self.saved.setText("saved")
         else:
             at = time.localtime(journal.saved_at)
             self.saved.setText(time.strftime("saved %H:%M:%S", at))

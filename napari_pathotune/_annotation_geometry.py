@@ -119,6 +119,15 @@ def stroke(vertices: NDArray[Any], width: float) -> tuple[str, Any, float] | Non
     return "stroke", line, float(width)
 
 
+def painted(path: Sequence[NDArray[Any]], width: float) -> NDArray[np.float64]:
+    """Return the outline of what a round pen of `width` px has painted so far, (n, 2) as (y, x)."""
+    line = Point(path[0]) if len(path) == 1 else LineString(path)
+    outline: NDArray[np.float64] = shapely.get_coordinates(
+        line.buffer(width / 2, quad_segs=6).exterior
+    )[:-1]
+    return outline
+
+
 def edited(
     annotation: Annotation, before: Sequence[Outline], after: Sequence[NDArray[Any]]
 ) -> Annotation | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QShortcut, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QShortcut, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -186,22 +186,11 @@ class KeySheet(QFrame):
         super().__init__(parent, Qt.WindowType.Tool)
         self.setWindowTitle("Keys")
         self.setAttribute(Qt.WidgetAttribute.WA_ShowWithoutActivating)
+        # One label: napari's theme gives every label the height of a button.
+        self.label = QLabel(as_html())
+        self.label.setTextFormat(Qt.TextFormat.RichText)
         outer = QVBoxLayout(self)
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(16)
-        outer.addLayout(grid)
-        row = 0
-        for title, group in BINDINGS:
-            head = QLabel(f"<b>{title}</b>")
-            grid.addWidget(head, row, 0, 1, 2)
-            row += 1
-            for binding in group:
-                keys = QLabel(shown_keys(binding.keys))
-                keys.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop)
-                grid.addWidget(keys, row, 0)
-                grid.addWidget(QLabel(binding.does), row, 1)
-                row += 1
-        outer.addWidget(QLabel("The keys of regions work while a layer of regions is selected."))
+        outer.addWidget(self.label)
 
     def toggle(self) -> None:
         """Show the sheet, or put it away when it is there."""
@@ -212,6 +201,19 @@ def shown_keys(keys: Iterable[str]) -> str:
     """Return the keys as they are written for a reader."""
     keys = tuple(keys)
     return "1 – 9" if keys == DIGITS else " or ".join(keys)
+
+
+def as_html() -> str:
+    """Return the table for the sheet."""
+    rows = []
+    for title, group in BINDINGS:
+        rows.append(f"<tr><td colspan=2><b>{title}</b></td></tr>")
+        rows += [
+            f"<tr><td align=right>{shown_keys(b.keys)}&nbsp;&nbsp;</td><td>{b.does}</td></tr>"
+            for b in group
+        ]
+    foot = "Keys for drawing and changing work while Regions or Points is selected."
+    return f"<table cellspacing=1>{''.join(rows)}</table><p>{foot}</p>"
 
 
 def as_markdown() -> str:

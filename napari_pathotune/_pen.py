@@ -15,7 +15,7 @@ import numpy as np
 from psygnal import Signal
 
 from napari_pathotune import _keys
-from napari_pathotune._annotation_geometry import stroke
+from napari_pathotune._annotation_geometry import painted, stroke
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,6 +36,8 @@ MODES = {
 }
 TOOLS = {mode: tool for tool, mode in MODES.items()}
 SELECTING = {"select", "direct", "vertex_insert", "vertex_remove"}
+#: Fill of a stroke while it is painted, so that the eye can follow the pen.
+WET = 0.35
 PEN_SIZES_UM = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 800)
 
 
@@ -56,6 +58,7 @@ class Pen:
         board.layer_made.connect(self._on_layer)
         board.pen_changed.connect(self._show_brush)
         self.viewer.layers.selection.events.active.connect(self._on_active)
+        self.viewer.mouse_drag_callbacks.append(self._reach)
         self.actions: dict[str, Callable[..., Any]] = {
             "choose_class": self.choose_class,
             "brush": lambda: self.take("brush"),
@@ -192,11 +195,11 @@ class Pen:
         index = layer.nshapes
         with regions.ours():
             layer.add(
-                [np.array([path[0], path[0] + (0.0, 0.01 * width)])],
-                shape_type="path",
-                edge_width=width,
-                edge_color=[(*colour, 0.5)],
-                face_color=[(*colour, 0.0)],
+                [painted(path, width)],
+                shape_type="polygon",
+                edge_width=regions.edge_width(),
+                edge_color=[(*colour, 1.0)],
+                face_color=[(*colour, WET)],
                 gui=True,
             )
         regions.drawing_mode = "brush"
@@ -207,7 +210,7 @@ class Pen:
             if self._stroke is mine and np.hypot(*(here - path[-1])) >= step:
                 path.append(here)
                 # napari has no public way to change one shape; its own tools do the same.
-                layer._data_view.edit(index, np.array(path))
+                layer._data_view.edit(index, painted(path, width))
                 layer.refresh(thumbnail=False, highlight=False, extent=False)
             yield
         if self._stroke is not mine:
@@ -240,6 +243,23 @@ class Pen:
         layer.refresh(thumbnail=False, extent=False)
 
     # ---- the layers -----------------------------------------------------------------------
+
+    def _reach(self, _viewer: Any, event: Any) -> None:
+        """Let the hand that selects take what it points at, be it a point or a region."""
+        if self.tool != "select" or event.button != 1:
+            return
+        active = self.viewer.layers.selection.active
+        for other in (self.board.points.layer, self.board.regions.layer):
+            if other is None or not other.visible:
+                continue
+            hit = other.get_value(event.position, world=True)
+            if (hit[0] if isinstance(hit, tuple) else hit) is not None:
+                if other is not active:
+                    # napari asks which layer is active only after this, so it gets the press.
+                    active.selected_data.clear()
+                    self.viewer.layers.selection.active = other
+                    other.mode = "select"
+                return
 
     def _on_slide(self, *_: Any) -> None:
         layer = self.board.session.slide_layer

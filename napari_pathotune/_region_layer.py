@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 MOST_DRAWN = 2000
 #: A region smaller than this on the screen was a slip of the hand.
 SMALLEST_SCREEN_PX = 4.0
-EDGE_SCREEN_PX = 2.0
+EDGE_SCREEN_PX = 3.0
 FILL = 0.12
 LABEL = {"string": "{class}", "size": 9, "color": "black", "anchor": "upper_left"}
 
@@ -132,7 +132,7 @@ class RegionLayer:
                 layer.add(
                     [r.outline.vertices for r in added],
                     shape_type=[r.outline.shape_type for r in added],
-                    edge_width=self._edge_width(),
+                    edge_width=self.edge_width(),
                 )
                 self._rows += added
         self.paint()
@@ -172,7 +172,7 @@ class RegionLayer:
             with keep():
                 self.layer.current_edge_color = (*rgb, 1.0)
                 self.layer.current_face_color = (*rgb, FILL)
-                self.layer.current_edge_width = self._edge_width()
+                self.layer.current_edge_width = self.edge_width()
             self.layer.feature_defaults = {"class": self.board.active_class or "no class"}
 
     def select(self, ids: Iterable[str]) -> None:
@@ -190,7 +190,7 @@ class RegionLayer:
 
     def zoomed(self) -> None:
         """Keep outlines equally thin on the screen."""
-        layer, width = self.layer, self._edge_width()
+        layer, width = self.layer, self.edge_width()
         if layer is None or self.drawing_mode:
             return
         if layer.nshapes and abs(layer.edge_width[0] / width - 1) > 0.1:
@@ -199,7 +199,8 @@ class RegionLayer:
                 layer.refresh(thumbnail=False, extent=False)
         self.show_pen_colour()
 
-    def _edge_width(self) -> float:
+    def edge_width(self) -> float:
+        """Return how wide an outline is in level-0 px, to be thin on the screen."""
         return EDGE_SCREEN_PX * self.board.screen_px
 
     def _drawable(self, regions: list[Annotation]) -> list[Annotation]:

@@ -308,5 +308,5 @@ def _device(device: str) -> str:
     return {
         "cpu": "processor (CPU)",
         "cuda": "graphics card (CUDA)",
-        "auto": "chosen by itself",
+        "auto": "automatic",
     }.get(device, device)

@@ -169,6 +169,21 @@ def test_moving_resizing_and_deleting_by_hand(desk):
     in_step(desk)
 
 
+def test_selecting_takes_what_is_pointed_at_region_or_point(desk):
+    desk.marks.add(mark("a", box(300, 200, 500, 400), "rectangle"))
+    desk.marks.add(mark("p", Point(800, 300), "point", "Stroma"))
+    desk.pen.take("point")
+    desk.pen.take("select")
+    desk.click((400, 300))
+    assert desk.board.selected() == ["a"] and desk.pen.tool == "select"
+    desk.click((800, 300))
+    assert desk.board.selected() == ["p"]
+    desk.drag((800, 300), (810, 300), (860, 300))
+    assert desk.marks.get("p").geometry.x == pytest.approx(860, abs=2 * PIXEL)
+    desk.key("1")
+    assert desk.marks.get("p").class_name == "Tumour"
+
+
 def test_a_moved_corner_makes_a_polygon_of_a_stroke(desk):
     desk.marks.add(mark("s", LineString([(300, 300), (700, 300)]), "stroke", width=100.0))
     layer = desk.board.regions.layer
