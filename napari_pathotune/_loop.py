@@ -196,7 +196,7 @@ class MapLoop:
     def _planned(self, plan: Plan) -> None:
         from pathotune.learn.live import LiveProbe
 
-        self.plan, self._live, self._refit = plan, LiveProbe(), True
+        self.plan, self._live, self._refit = plan, LiveProbe(plan.card.neighbourhood), True
         self._paint()
         self._compute()
 

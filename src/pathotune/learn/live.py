@@ -1,0 +1,89 @@
+"""The model that follows the hand: marks in, probe out, in the time a pen takes to lift.
+
+It looks at what changed since the last call, takes that region's features from
+the store and solves the probe anew from the sums of all regions. It needs numpy
+alone. The numbers are those of `train` on the same marks, so that what is saved
+or run from the command line is what was seen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pathotune.learn.evaluate import Evaluation, judge, short_of
+from pathotune.learn.marked import Marked
+from pathotune.marks.labels import label_tokens
+
+if TYPE_CHECKING:
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.models.features import FeatureStore
+    from pathotune.models.tuning.linear import LinearHead
+    from pathotune.slides.tiles import TileGrid
+
+
+class LiveProbe:
+    """Follows the marks of one slide.
+
+    Parameters
+    ----------
+    neighbourhood : int
+        The card's: side of the square of tokens that a token is averaged over.
+    seed : int
+        Which regions are left out together.
+    """
+
+    def __init__(self, neighbourhood: int = 1, seed: int = 0) -> None:
+        self._neighbourhood = neighbourhood
+        self._seed = seed
+        self._names: tuple[str, ...] = ()
+        self._marked: Marked | None = None
+        self._head: LinearHead | None = None
+        self._evaluation: Evaluation | None = None
+
+    def update(
+        self, annotations: AnnotationSet, store: FeatureStore, grid: TileGrid
+    ) -> tuple[LinearHead | None, str | None]:
+        """Refit to the marks as they are now.
+
+        Returns
+        -------
+        head : LinearHead or None
+            In the order of the set's classes; the same object when nothing changed. A class
+            without a region is never chosen.
+        missing : str or None
+            What the model needs next, in one sentence.
+        """
+        names = tuple(c.name for c in annotations.classes)
+        if self._marked is None or names != self._names:
+            self._names, self._marked = names, Marked(len(names), store.dims)
+            self._head = self._evaluation = None
+        lattice = grid.lattice
+        used = [a for a in annotations.items if not a.locked]
+        labelled = label_tokens(
+            used, lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
+        )
+        changed = self._marked.follow(labelled, store, grid, self._neighbourhood)
+        missing = self._missing(names, {names[c] for c in labelled.region_class})
+        if len(self._marked.stats.classes) < 2:
+            self._head = self._evaluation = None
+            return None, missing or "The marked regions are being read."
+        if changed or self._head is None:
+            self._head, self._evaluation = judge(self._marked, names, seed=self._seed)
+        return self._head, missing
+
+    @staticmethod
+    def _missing(names: tuple[str, ...], marked: set[str]) -> str | None:
+        if not names:
+            return "What do you want to tell apart? Add two classes."
+        if len(names) == 1:
+            return "Add a second class to compare with."
+        bare = [n for n in names if n not in marked]
+        return f"Mark at least one {bare[0]} region." if bare else None
+
+    def validation(self) -> Evaluation | None:
+        """Return the verdict on the head of the last update, None without one."""
+        return self._evaluation
+
+    def short_of(self) -> str | None:
+        """Return which class lacks regions for a figure, in a sentence."""
+        return None if self._marked is None else short_of(self._marked, self._names)

@@ -1,0 +1,124 @@
+"""The features under the marks, kept region by region and brought up to date by difference.
+
+A region whose tokens, class and features did not change since the last look
+costs nothing, so that a new stroke costs one region. Every region keeps its sums
+for the probe and a sample of its tokens to be judged on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathotune.models.tuning.linear import RegionStats
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pathotune.marks.labels import LabelledTokens
+    from pathotune.models.features import FeatureStore
+    from pathotune.slides.tiles import TileGrid
+
+JUDGED = 400  # tokens a region is judged on; more only make the same figure slower
+
+
+class Marked:
+    """Sums and samples of all marked regions, for `n_classes` classes of `dims` features.
+
+    Attributes
+    ----------
+    stats : RegionStats
+        What the probe is solved from.
+    samples : dict of str to (n, D) float32
+        At most `JUDGED` tokens of each region, evenly spread.
+    """
+
+    def __init__(self, n_classes: int, dims: int) -> None:
+        self.stats = RegionStats(n_classes, dims)
+        self.samples: dict[str, NDArray[np.float32]] = {}
+        self.counts: dict[str, int] = {}
+        self._seen: dict[str, tuple[Any, ...]] = {}
+
+    def add(self, key: str, class_index: int, features: NDArray[np.float32]) -> None:
+        """Take in a region's features (n, D), or replace them."""
+        self.stats.add(key, class_index, features)
+        if len(features):
+            step = -(-len(features) // JUDGED)
+            self.samples[key] = np.ascontiguousarray(features[::step])
+            self.counts[key] = len(features)
+        else:
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
+        self.stats.remove(key)
+        for table in (self.samples, self.counts, self._seen):
+            table.pop(key, None)
+
+    def follow(
+        self,
+        labelled: LabelledTokens,
+        store: FeatureStore,
+        grid: TileGrid,
+        neighbourhood: int,
+        prefix: str = "",
+    ) -> bool:
+        """Bring the regions of one slide up to date; tell whether anything changed.
+
+        Parameters
+        ----------
+        labelled : LabelledTokens
+            The tokens under its marks.
+        store : FeatureStore
+            Tokens that are not in it yet are left out until they are.
+        grid : TileGrid
+            The slide's lattice.
+        neighbourhood : int
+            Side, in tokens, of the square each token is averaged over.
+        prefix : str
+            Tells the slide's regions from those of other slides.
+        """
+        changed = False
+        order = np.argsort(labelled.region_index, kind="stable")
+        ends = np.searchsorted(labelled.region_index[order], np.arange(len(labelled.region_ids)))
+        parts = np.split(order, ends[1:]) if len(ends) else []
+        for part, region, class_index in zip(
+            parts, labelled.region_ids, labelled.region_class, strict=True
+        ):
+            key = prefix + region
+            rows, cols = labelled.rows[part], labelled.cols[part]
+            have = [store.has(cell) for cell in cells_under(rows, cols, grid, neighbourhood)]
+            seen = (int(class_index), rows.tobytes(), cols.tobytes(), tuple(have))
+            if self._seen.get(key) == seen:
+                continue
+            changed = True
+            features = np.empty((0, self.stats.dims), np.float32)
+            if any(have):
+                features, ok = store.gather(rows, cols, neighbourhood)
+                features = features[ok]
+            self.add(key, int(class_index), features)
+            self._seen[key] = seen
+        kept = {prefix + region for region in labelled.region_ids}
+        for key in [k for k in self._seen if k.startswith(prefix) and k not in kept]:
+            self._drop(key)
+            changed = True
+        return changed
+
+
+def cells_under(
+    rows: NDArray[np.integer[Any]],
+    cols: NDArray[np.integer[Any]],
+    grid: TileGrid,
+    neighbourhood: int,
+) -> NDArray[np.int32]:
+    """Return the tiles (n, 2) that tokens and their neighbours lie in."""
+    rim = neighbourhood // 2
+    lattice = grid.lattice
+    found = set()
+    for dr in (-rim, rim):
+        r = np.clip(rows + dr, 0, lattice.rows - 1) // grid.core
+        for dc in (-rim, rim):
+            c = np.clip(cols + dc, 0, lattice.cols - 1) // grid.core
+            found.update(np.unique(r * grid.tile_cols + c).tolist())
+    flat = np.array(sorted(found), dtype=np.int32)
+    return np.stack([flat // grid.tile_cols, flat % grid.tile_cols], axis=1)

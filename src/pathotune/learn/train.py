@@ -1,0 +1,260 @@
+"""From marks to a bundle: the features under the marks, the probe, and its verdict.
+
+Only the tiles under the marks are computed, so that a model costs seconds even
+on a large slide; the map computes the rest. The same marks in the window give
+the same numbers.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathotune import plugins
+from pathotune.events import Job, Note, PathotuneError
+from pathotune.learn.evaluate import judge
+from pathotune.learn.marked import Marked, cells_under
+from pathotune.marks.labels import label_tokens
+from pathotune.models.bundle import ModelBundle
+from pathotune.models.features import FeatureStore, compute_features
+from pathotune.slides.tiles import TileGrid
+from pathotune.slides.tissue import tissue_mask
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.classes import Colour
+    from pathotune.marks.labels import LabelledTokens
+    from pathotune.models.cards import ModelCard
+    from pathotune.slides.slide import Slide
+
+GLASS_SHARE = 0.5  # of a class's tokens off the tissue: then the mask is of no use to the model
+
+
+def train(
+    sources: Sequence[tuple[Slide, AnnotationSet]],
+    *,
+    card: ModelCard,
+    method: str = "linear",
+    classes: Sequence[str] | None = None,
+    config: Any = None,
+    seed: int = 0,
+    device: str = "auto",
+    tissue: str = "auto",
+    stores: Sequence[FeatureStore] | None = None,
+) -> Job[ModelBundle]:
+    """Learn classes from the marked regions of one or several slides.
+
+    Parameters
+    ----------
+    sources : sequence of (Slide, AnnotationSet)
+        Every slide with its marks; each slide needs um/px.
+    card : ModelCard
+        The backbone.
+    method : str
+        Key of the tuning method.
+    classes : sequence of str, optional
+        Which classes, in this order; by default all that are marked, by name.
+    config : Config, optional
+        Settings of the method.
+    seed : int
+        Which regions are left out together for the verdict.
+    device : str
+        "auto", "cpu" or "cuda".
+    tissue : {"auto", "off"}
+        "off": the model does not keep to the tissue mask.
+    stores : sequence of FeatureStore, optional
+        Where each slide's features are kept; by default in the user's cache.
+
+    Yields
+    ------
+    Note, Progress, TilesDone
+
+    Raises
+    ------
+    PathotuneError
+        Fewer than two classes, a class without a region, no um/px, no weights.
+    """
+    module = plugins.load("pathotune.models.tuning", method)
+    config = config or module.Config()
+    names = class_names((s.items for _, s in sources), classes)
+    colours = class_colours((s.classes for _, s in sources), names)
+    marked = Marked(len(names), card.dims)
+    regions: list[dict[str, str]] = []
+    off = np.zeros((len(names), 2))
+    prefixes = [f"{i}/" for i in range(len(sources))]
+    with ExitStack() as stack:
+        for i, (slide, marks) in enumerate(sources):
+            if slide.kind != "brightfield":
+                yield Note(
+                    f"{slide.name} is no stained brightfield slide; {card.name} is for "
+                    f"{card.made_for}. Judge the result with care.",
+                    "warning",
+                )
+            grid = TileGrid.plan(
+                slide.width,
+                slide.height,
+                slide.need_mpp(),
+                mpp=card.mpp,
+                tile_px=card.tile_px,
+                token_px=card.token_px,
+                halo=card.halo,
+            )
+            labelled = _labelled(marks, grid, names)
+            regions += [
+                {"id": r, "class": names[c]}
+                for r, c in zip(labelled.region_ids, labelled.region_class, strict=True)
+            ]
+            if tissue == "auto":
+                on = grid.tokens(tissue_mask(slide))[labelled.rows, labelled.cols]
+                np.add.at(off, (labelled.class_index, np.where(on, 1, 0)), 1)
+            store = (
+                stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
+                if stores is None
+                else stores[i]
+            )
+            if len(labelled.rows):
+                cells = cells_under(labelled.rows, labelled.cols, grid, card.neighbourhood)
+                yield from compute_features(slide, card, grid, store, cells, device=device)
+            marked.follow(labelled, store, grid, card.neighbourhood, prefixes[i])
+    _every_class(marked, names)
+    scope = "this slide" if len(sources) == 1 else f"{len(sources)} slides"
+    head, evaluation = judge(marked, names, config=config, seed=seed, scope=scope, slides=prefixes)
+    glass = off[:, 0] > GLASS_SHARE * np.maximum(off.sum(1), 1)
+    if glass.any() and tissue == "auto":
+        bare = ", ".join(n for n, g in zip(names, glass, strict=True) if g)
+        yield Note(f"{bare} is marked outside the tissue: this model looks at the whole slide.")
+    return ModelBundle.create(
+        card,
+        method,
+        names,
+        colours,
+        head.to_arrays(),
+        tissue="off" if tissue == "off" or glass.any() else "auto",
+        regions=regions,
+        metrics=evaluation.as_dict(),
+    )
+
+
+def _labelled(marks: AnnotationSet, grid: TileGrid, names: Sequence[str]) -> LabelledTokens:
+    lattice = grid.lattice
+    used = [a for a in marks.items if not a.locked]
+    return label_tokens(
+        used, lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
+    )
+
+
+def class_names(
+    marks: Iterable[Iterable[Any]], wanted: Sequence[str] | None = None
+) -> tuple[str, ...]:
+    """Return the classes to learn: `wanted`, or all that have a region, by code point.
+
+    Raises
+    ------
+    PathotuneError
+        Fewer than two, or a wanted class has no region.
+    """
+    found = {a.class_name for items in marks for a in items if a.class_name and not a.locked}
+    names = tuple(sorted(found)) if wanted is None else tuple(dict.fromkeys(wanted))
+    bare = [n for n in names if n not in found]
+    if bare:
+        raise PathotuneError(
+            f"No region is marked as {', '.join(bare)}.",
+            f"Marked are: {', '.join(sorted(found)) or 'none'}.",
+        )
+    if len(names) < 2:
+        raise PathotuneError(
+            "A model needs marked regions of at least two classes.",
+            f"Only {names[0]} is marked." if names else "No region with a class was found.",
+        )
+    return names
+
+
+def class_colours(tables: Iterable[Iterable[Any]], names: Sequence[str]) -> tuple[Colour, ...]:
+    """Return each class's colour: the first that any set gives it, else a free one."""
+    from pathotune.marks.classes import next_colour
+
+    known: dict[str, Colour] = {}
+    for table in tables:
+        for entry in table:
+            known.setdefault(entry.name, entry.colour)
+    out: list[Colour] = []
+    for name in names:
+        taken = [*out, *(known[n] for n in names if n in known)]
+        out.append(known[name] if name in known else next_colour(taken))
+    return tuple(out)
+
+
+def _every_class(marked: Marked, names: Sequence[str]) -> None:
+    bare = [n for i, n in enumerate(names) if i not in marked.stats.classes]
+    if bare:
+        raise PathotuneError(
+            f"No region of {', '.join(bare)} lies on the slide.",
+            "Check that the annotations belong to this slide and are in its full-size pixels.",
+        )
+
+
+def train_tiles(
+    folder: Path,
+    *,
+    card: ModelCard,
+    mpp: float | None = None,
+    method: str = "linear",
+    classes: Sequence[str] | None = None,
+    config: Any = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Job[ModelBundle]:
+    """Learn classes from folders of tiles, one folder a class.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds a folder for each class, searched to any depth.
+    card : ModelCard
+        The backbone.
+    mpp : float, optional
+        um/px of the files; by default what they say, else the card's.
+    method, classes, config, seed, device
+        As for `train`. A tile counts as a region.
+
+    Raises
+    ------
+    PathotuneError
+        Fewer than two classes, an unreadable file, no weights.
+    """
+    from pathotune.models.tile_features import tile_features
+    from pathotune.slides.tile_folder import class_folders
+
+    module = plugins.load("pathotune.models.tuning", method)
+    config = config or module.Config()
+    found = class_folders(folder)
+    names = tuple(sorted(found)) if classes is None else tuple(dict.fromkeys(classes))
+    bare = [n for n in names if not found.get(n)]
+    if bare or len(names) < 2:
+        raise PathotuneError(
+            f"There are no tiles of {', '.join(bare)}." if bare else "One class is not enough.",
+            f"{folder} must hold a folder of tiles for each of at least two classes.",
+        )
+    files = [(path, c) for c, name in enumerate(names) for path in found[name]]
+    marked = Marked(len(names), card.dims)
+    job = tile_features([path for path, _ in files], card, mpp=mpp, device=device)
+    tiles, assumed = yield from job
+    for (path, c), features in zip(files, tiles, strict=True):
+        marked.add(path.relative_to(folder).as_posix(), c, features)
+    head, evaluation = judge(marked, names, config=config, seed=seed, scope="tiles")
+    return ModelBundle.create(
+        card,
+        method,
+        names,
+        class_colours((), names),
+        head.to_arrays(),
+        trained_on="tiles",
+        regions=[{"class": names[c]} for _, c in files],
+        metrics=evaluation.as_dict(),
+        mpp_assumed=assumed,
+    )
