@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from psygnal import Signal
 from qtpy.QtCore import QTimer
 
+from napari_pathotune import _forms as forms
 from napari_pathotune import _layers
 from napari_pathotune._point_layer import PointLayer
 from napari_pathotune._region_layer import RegionLayer
@@ -22,6 +23,7 @@ from napari_pathotune._region_layer import RegionLayer
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from napari_pathotune._pen import Pen
     from napari_pathotune._session import Session
     from pathotune.marks.annotations import Annotation, AnnotationSet, Change
 
@@ -54,8 +56,9 @@ class AnnotationLayers:
     _all: ClassVar[weakref.WeakKeyDictionary[Any, AnnotationLayers]] = weakref.WeakKeyDictionary()
 
     def __init__(self, viewer: Any, session: Session) -> None:
-        self.viewer = viewer
-        self.session = session
+        # Weakly, because this object is found through a table that must not keep them alive.
+        self._viewer, self._session = weakref.ref(viewer), weakref.ref(session)
+        self.pen: Pen | None = None
         self.active_class: str | None = None
         self.labels = False
         self._pen_um = 60.0
@@ -90,14 +93,28 @@ class AnnotationLayers:
         self.session.annotations_replaced.disconnect(self._on_replaced)
         self.session.annotations_changed.disconnect(self._on_change)
         self.session.closed.disconnect(self.close)
-        self.viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
-        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        if self.viewer is not None:
+            self.viewer.scene.camera.events.zoom.disconnect(self._on_zoom)
+            self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.pen = None
         self._zooming.stop()
         self.regions.close()
         self.points.close()
         type(self)._all.pop(self.session, None)
 
     # ---- what is asked --------------------------------------------------------------------
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer."""
+        return self._viewer()
+
+    @property
+    def session(self) -> Session:
+        """The session."""
+        session = self._session()
+        assert session is not None, "asked after the end of the session"
+        return session
 
     @property
     def annotations(self) -> AnnotationSet:
@@ -172,6 +189,20 @@ class AnnotationLayers:
         self.regions.show_pen_colour()
         self.points.show_pen_colour()
         self.class_chosen.emit(name)
+
+    def describe(self, annotation_id: str) -> str:
+        """Return a region in a few words: its class, what it is, how large."""
+        try:
+            mark = self.annotations.get(annotation_id)
+        except KeyError:
+            return ""
+        words = [mark.class_name or "no class", *([mark.name] if mark.name else [])]
+        area = mark.area().area * self.mpp**2 / 1e6
+        if area > 0 and self.session.slide is not None and self.session.slide.mpp is not None:
+            words.append(forms.area_text(area))
+        if mark.locked:
+            words.append("locked")
+        return ", ".join(words)
 
     def show_labels(self, on: bool) -> None:
         """Write the class beside every region, or not."""
@@ -257,14 +288,8 @@ class AnnotationLayers:
     def _on_replaced(self, *_: Any) -> None:
         self._keep_class()
         self.redraw()
-        items = self.annotations.items
         self.regions.show_pen_colour()
         self.points.show_pen_colour()
-        if self.regions.undrawn:
-            self.note.emit(
-                f"{self.regions.undrawn:,} of {len(items):,} objects are kept but not drawn: "
-                "so many outlines would slow the window down."
-            )
 
     def _keep_class(self) -> None:
         names = self.class_names()

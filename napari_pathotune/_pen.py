@@ -8,8 +8,7 @@ ending the polygon, Ctrl+Z takes back its last corner, and Escape throws it away
 
 from __future__ import annotations
 
-import weakref
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from psygnal import Signal
@@ -42,11 +41,18 @@ PEN_SIZES_UM = (5, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500, 800)
 
 
 class Pen:
-    """The tools of one board; get it with `Pen.of`. Signal: `tool_changed(str)`."""
+    """The tools of one board; get it with `Pen.of`.
+
+    Signals
+    -------
+    tool_changed(str)
+        A key of `MODES`, or empty while a layer that is not ours is active.
+    pointed_at(str)
+        What the selecting hand points at, in words; empty for nothing.
+    """
 
     tool_changed = Signal(str)
-
-    _all: ClassVar[weakref.WeakKeyDictionary[Any, Pen]] = weakref.WeakKeyDictionary()
+    pointed_at = Signal(str)
 
     def __init__(self, board: AnnotationLayers) -> None:
         self.board = board
@@ -59,6 +65,7 @@ class Pen:
         board.pen_changed.connect(self._show_brush)
         self.viewer.layers.selection.events.active.connect(self._on_active)
         self.viewer.mouse_drag_callbacks.append(self._reach)
+        self.viewer.mouse_move_callbacks.append(self._point)
         self.actions: dict[str, Callable[..., Any]] = {
             "choose_class": self.choose_class,
             "brush": lambda: self.take("brush"),
@@ -80,10 +87,9 @@ class Pen:
     @classmethod
     def of(cls, board: AnnotationLayers) -> Pen:
         """Return the one pen of a board, made on first use."""
-        pen = cls._all.get(board)
-        if pen is None:
-            pen = cls._all[board] = cls(board)
-        return pen
+        if board.pen is None:
+            board.pen = cls(board)
+        return board.pen
 
     @property
     def tool(self) -> str:
@@ -248,18 +254,29 @@ class Pen:
         """Let the hand that selects take what it points at, be it a point or a region."""
         if self.tool != "select" or event.button != 1:
             return
+        ours, _ = self._under(event)
         active = self.viewer.layers.selection.active
-        for other in (self.board.points.layer, self.board.regions.layer):
-            if other is None or not other.visible:
-                continue
-            hit = other.get_value(event.position, world=True)
-            if (hit[0] if isinstance(hit, tuple) else hit) is not None:
-                if other is not active:
-                    # napari asks which layer is active only after this, so it gets the press.
-                    active.selected_data.clear()
-                    self.viewer.layers.selection.active = other
-                    other.mode = "select"
-                return
+        if ours is not None and ours is not active:
+            # napari asks which layer is active only after this, so it gets the press.
+            active.selected_data.clear()
+            self.viewer.layers.selection.active = ours
+            ours.mode = "select"
+
+    def _point(self, _viewer: Any, event: Any) -> None:
+        """Tell what lies under the selecting hand."""
+        if self.tool == "select" and not event.is_dragging:
+            _, id_ = self._under(event)
+            self.pointed_at.emit(self.board.describe(id_) if id_ else "")
+
+    def _under(self, event: Any) -> tuple[Any, str]:
+        """Return our layer and the annotation under the mouse, points first."""
+        for ours in (self.board.points, self.board.regions):
+            if ours.layer is not None and ours.layer.visible:
+                hit = ours.layer.get_value(event.position, world=True)
+                index = hit[0] if isinstance(hit, tuple) else hit
+                if index is not None:
+                    return ours.layer, ours.id_at(int(index))
+        return None, ""
 
     def _on_slide(self, *_: Any) -> None:
         layer = self.board.session.slide_layer

@@ -87,6 +87,10 @@ class PointLayer:
         if self.layer is not None:
             self.layer.selected_data = {i for i, id_ in enumerate(self._ids) if id_ in wanted}
 
+    def id_at(self, index: int) -> str:
+        """Return the id of the annotation that a point belongs to, or nothing."""
+        return self._ids[index] if 0 <= index < len(self._ids) else ""
+
     @contextmanager
     def ours(self) -> Iterator[None]:
         """Change the layer without hearing it as the user's edit."""
@@ -153,11 +157,11 @@ class PointLayer:
 
     def _take_drawn(self) -> None:
         assert self.layer is not None
-        for y, x in np.round(np.asarray(self.layer.data[len(self._ids) :], float), DECIMALS):
-            new = self.board.new_annotation("point", Point(x, y))
-            self._ids.append(new.id)
-            with self.board.editing():
-                self.board.annotations.add(new)
+        places = np.round(np.asarray(self.layer.data[len(self._ids) :], float), DECIMALS)
+        new = [self.board.new_annotation("point", Point(x, y)) for y, x in places]
+        self._ids += [a.id for a in new]
+        with self.board.editing():
+            self.board.annotations.add(*new)
 
     def _take_moved(self, indices: list[int]) -> None:
         assert self.layer is not None

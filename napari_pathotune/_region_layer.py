@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 #: Beyond this many annotations napari needs longer than a frame for every edit.
 MOST_DRAWN = 2000
+#: From so many on, all are drawn anew, which is then no slower.
+MANY = 100
 #: A region smaller than this on the screen was a slip of the hand.
 SMALLEST_SCREEN_PX = 4.0
 EDGE_SCREEN_PX = 3.0
@@ -95,6 +97,11 @@ class RegionLayer:
         rows = (self._rows[i] for i in sorted(self.layer.selected_data) if i < len(self._rows))
         return list(dict.fromkeys(row.id for row in rows if row is not None))
 
+    def id_at(self, index: int) -> str:
+        """Return the id of the annotation that a shape belongs to, or nothing."""
+        row = self._row(index)
+        return "" if row is None else row.id
+
     @contextmanager
     def ours(self) -> Iterator[None]:
         """Change the layer without hearing it as the user's edit."""
@@ -113,6 +120,8 @@ class RegionLayer:
             # napari holds on to the index of the shape under the pen: wait for its end.
             self._stale |= {a.id for a in items} | self._known() if wanted is None else wanted
             return
+        if wanted is not None and len(wanted) > MANY:
+            wanted = None
         regions = [a for a in items if not is_points(a) and (wanted is None or a.id in wanted)]
         if wanted is None:
             regions = self._drawable(regions)
@@ -208,7 +217,13 @@ class RegionLayer:
         kept = regions
         if len(regions) > MOST_DRAWN:
             kept = [a for a in regions if not _is_detection(a)][-MOST_DRAWN:]
-        self.undrawn = len(regions) - len(kept)
+        undrawn = len(regions) - len(kept)
+        if undrawn and undrawn != self.undrawn:
+            self.board.note.emit(
+                f"{undrawn:,} of {len(regions):,} objects are kept but not drawn: "
+                "so many outlines would slow the window down."
+            )
+        self.undrawn = undrawn
         return kept
 
     def _known(self) -> set[str]:

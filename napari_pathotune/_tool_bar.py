@@ -90,7 +90,12 @@ class ToolBar(QWidget):
         outer.addLayout(grid)
         outer.addLayout(row)
         outer.addWidget(self.how)
-        listen(self, (pen.tool_changed, self._on_tool), (pen.board.pen_changed, self._on_pen))
+        listen(
+            self,
+            (pen.tool_changed, self._on_tool),
+            (pen.pointed_at, self._on_pointed),
+            (pen.board.pen_changed, self._on_pen),
+        )
         self._on_tool(pen.tool)
         self._on_pen()
 
@@ -113,6 +118,10 @@ class ToolBar(QWidget):
                 other.setChecked(False)
             self._group.setExclusive(True)
         self.how.setText(next((how for t, _, _, how in TOOLS if t == tool), ""))
+
+    def _on_pointed(self, what: str) -> None:
+        how = next(how for tool, _, _, how in TOOLS if tool == "select")
+        self.how.setText(f"Here: {what}." if what else how)
 
     def _on_slider(self, index: int) -> None:
         if self._pen.board.pen_um != PEN_SIZES_UM[index]:

@@ -226,6 +226,12 @@ def desk(_shared_desk):
 
 
 @pytest.fixture
+def new_desk(qapp):
+    """Return the class of desks, for a test that ends one itself."""
+    return _Desk
+
+
+@pytest.fixture
 def bare_desk(qapp):
     """Return a desk without a window: nothing is drawn and there is no mouse."""
     from napari.components import ViewerModel

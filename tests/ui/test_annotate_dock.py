@@ -191,6 +191,19 @@ def test_without_a_slide_or_its_scale_the_way_leads_to_the_slide_dock(dock):
     assert wanted == ["slide", "slide"]
 
 
+def test_the_sheet_of_keys_comes_with_a_question_mark(dock):
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.setActiveWindow(dock)  # no window manager does it here
+    QTest.keyClick(dock, Qt.Key.Key_F1)
+    assert dock._sheet is not None and dock._sheet.isVisible()
+    QApplication.setActiveWindow(dock)
+    QTest.keyClick(dock, Qt.Key.Key_Question)
+    assert not dock._sheet.isVisible()
+
+
 def test_it_fits_and_every_tool_can_be_read(dock):
     assert dock.minimumSizeHint().width() <= 320 and dock.minimumSizeHint().height() <= 640
     for button in dock.tools.buttons.values():

@@ -182,6 +182,11 @@ def test_selecting_takes_what_is_pointed_at_region_or_point(desk):
     assert desk.marks.get("p").geometry.x == pytest.approx(860, abs=2 * PIXEL)
     desk.key("1")
     assert desk.marks.get("p").class_name == "Tumour"
+    said = []
+    desk.pen.pointed_at.connect(said.append)
+    desk.hover(400, 300)
+    desk.hover(1200, 800)
+    assert said == ["Tumour, 0.010 mm²", ""]
 
 
 def test_a_moved_corner_makes_a_polygon_of_a_stroke(desk):
@@ -286,6 +291,26 @@ def test_more_than_napari_can_carry_leaves_out_detections_and_says_so(bare_desk,
     assert bare_desk.board.regions.layer.nshapes == 3
     assert len(marks.items) == 15
     assert "12 of 15" in said[0]
+    more = [mark(f"more{i}", box(20 * i, 50, 20 * i + 10, 60)) for i in range(150)]
+    marks.add(*more)
+    assert bare_desk.board.regions.layer.nshapes <= 10
+    marks.undo()
+    assert bare_desk.board.regions.layer.nshapes == 3
+
+
+def test_nothing_keeps_a_closed_viewer_alive(new_desk):
+    import gc
+    import weakref
+
+    from napari.components import ViewerModel
+
+    made = new_desk(ViewerModel())
+    made.marks.add(mark("a", box(300, 200, 500, 400)))
+    viewer, board = weakref.ref(made.viewer), weakref.ref(made.board)
+    made.board.close()
+    del made
+    gc.collect()
+    assert viewer() is None and board() is None
 
 
 def test_an_edit_from_elsewhere_waits_until_the_polygon_is_ended(desk):
