@@ -85,16 +85,17 @@ def follow(
     from pathotune.maps.classmap import ClassMap
     from pathotune.maps.paint import paint
 
-    head, missing = live.update(marks, plan.store, plan.grid)
+    head, missing = live.update(marks, plan.store, plan.grid, tissue)
     lattice = plan.grid.lattice
     if head is None:
         yield Fitted(None, missing, None)
         return
-    names = tuple(c.name for c in marks.classes)
+    names = live.classes
+    colours = {c.name: c.colour for c in marks.classes}
     if classmap is None or tuple(classmap.classes) != names:
         classmap = ClassMap(
             names,
-            tuple(c.colour for c in marks.classes),
+            tuple(colours[name] for name in names),
             (lattice.x0, lattice.y0),
             lattice.step,
             plan.card.mpp * plan.card.token_px,

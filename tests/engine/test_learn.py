@@ -21,6 +21,7 @@ from pathotune.models.tuning.linear import LinearHead
 from pathotune.slides.slide import open_slide
 from pathotune.slides.tile_folder import at_mpp, class_folders, windows
 from pathotune.slides.tiles import TileGrid
+from pathotune.slides.tissue import tissue_mask
 
 
 @pytest.fixture
@@ -69,14 +70,14 @@ def test_live_probe_and_training_give_the_same_model(slide, marks, tiny_card, tm
     with FeatureStore.open(slide.stamp, tiny_card, grid, root=tmp_path / "f") as store:
         drain(compute_features(slide, tiny_card, grid, store, grid.cells(None), device="cpu"))
         live = LiveProbe(tiny_card.neighbourhood)
-        head, missing = live.update(marks, store, grid)
-        assert missing is None
+        tissue = None if bundle.tissue == "off" else tissue_mask(slide)
+        head, missing = live.update(marks, store, grid, tissue)
+        assert missing is None and live.classes == bundle.classes
         verdict = live.validation()
-        order = [[c.name for c in marks.classes].index(n) for n in bundle.classes]
         saved = LinearHead.from_arrays(bundle.arrays)
         features, _ = store.window(0, 0, *store.shape, tiny_card.neighbourhood)
-        assert np.abs(head.probs(features)[..., order] - saved.probs(features)).max() < 1e-3
-        assert live.update(marks, store, grid)[0] is head  # nothing changed, nothing done
+        assert np.abs(head.probs(features) - saved.probs(features)).max() < 1e-3
+        assert live.update(marks, store, grid, tissue)[0] is head  # nothing changed, nothing done
         assert verdict.macro_f1 == pytest.approx(bundle.meta["metrics"]["macro_f1"], abs=1e-6)
         assert verdict.n_regions == 6 and verdict.scope == "this slide"
         assert verdict.low <= verdict.macro_f1 <= verdict.high

@@ -8,17 +8,21 @@ or run from the command line is what was seen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pathotune.learn.evaluate import Evaluation, judge, short_of
-from pathotune.learn.marked import Marked
+from pathotune.learn.marked import Marked, learnable
 from pathotune.marks.labels import label_tokens
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pathotune.marks.annotations import AnnotationSet
     from pathotune.models.features import FeatureStore
     from pathotune.models.tuning.linear import LinearHead
     from pathotune.slides.tiles import TileGrid
+    from pathotune.slides.tissue import TissueMask
 
 
 class LiveProbe:
@@ -39,31 +43,66 @@ class LiveProbe:
         self._marked: Marked | None = None
         self._head: LinearHead | None = None
         self._evaluation: Evaluation | None = None
+        self._store: FeatureStore | None = None
+        self._tissue: TissueMask | None = None
+        self._allowed: NDArray[np.bool_] | None = None
+        self._known: dict[str, Any] = {}
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the classes of the head: those that have a region, sorted, as in a bundle."""
+        return self._names
 
     def update(
-        self, annotations: AnnotationSet, store: FeatureStore, grid: TileGrid
+        self,
+        annotations: AnnotationSet,
+        store: FeatureStore,
+        grid: TileGrid,
+        tissue: TissueMask | None = None,
     ) -> tuple[LinearHead | None, str | None]:
         """Refit to the marks as they are now.
+
+        Parameters
+        ----------
+        annotations : AnnotationSet
+        store, grid
+            The slide's features and their lattice.
+        tissue : TissueMask, optional
+            The mask that the map is painted with.
 
         Returns
         -------
         head : LinearHead or None
-            In the order of the set's classes; the same object when nothing changed. A class
-            without a region is never chosen.
+            In the order of `classes`; the same object when nothing changed.
         missing : str or None
             What the model needs next, in one sentence.
         """
-        names = tuple(c.name for c in annotations.classes)
+        used = learnable(annotations)
+        names = tuple(sorted({str(a.class_name) for a in used}))
+        if store is not self._store:
+            self._store, self._marked = store, None
+            self._known.clear()
+        if tissue is not self._tissue or self._allowed is None:
+            self._tissue, self._allowed = tissue, grid.tokens(tissue)
         if self._marked is None or names != self._names:
             self._names, self._marked = names, Marked(len(names), store.dims)
             self._head = self._evaluation = None
         lattice = grid.lattice
-        used = [a for a in annotations.items if not a.locked]
         labelled = label_tokens(
-            used, lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
+            used,
+            lattice.x0,
+            lattice.y0,
+            lattice.step,
+            lattice.rows,
+            lattice.cols,
+            names,
+            self._known,
         )
-        changed = self._marked.follow(labelled, store, grid, self._neighbourhood)
-        missing = self._missing(names, {names[c] for c in labelled.region_class})
+        changed = self._marked.follow(
+            labelled, store, grid, self._neighbourhood, allowed=self._allowed
+        )
+        listed = tuple(c.name for c in annotations.classes)
+        missing = self._missing(listed, {names[c] for c in labelled.region_class})
         if len(self._marked.stats.classes) < 2:
             self._head = self._evaluation = None
             return None, missing or "The marked regions are being read."

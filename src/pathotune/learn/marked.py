@@ -16,11 +16,25 @@ from pathotune.models.tuning.linear import RegionStats
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.features import FeatureStore
     from pathotune.slides.tiles import TileGrid
 
 JUDGED = 400  # tokens a region is judged on; more only make the same figure slower
+
+
+_NOT_DRAWN = {"detection", "cell", "tile"}  # QuPath's objects that nobody drew
+
+
+def learnable(annotations: AnnotationSet) -> list[Annotation]:
+    """Return what a model may learn from: everything drawn by hand that has a class."""
+    return [
+        a
+        for a in annotations.items
+        if a.class_name is not None
+        and a.extra.get("properties", {}).get("objectType") not in _NOT_DRAWN
+    ]
 
 
 class Marked:
@@ -62,6 +76,7 @@ class Marked:
         grid: TileGrid,
         neighbourhood: int,
         prefix: str = "",
+        allowed: NDArray[np.bool_] | None = None,
     ) -> bool:
         """Bring the regions of one slide up to date; tell whether anything changed.
 
@@ -77,6 +92,9 @@ class Marked:
             Side, in tokens, of the square each token is averaged over.
         prefix : str
             Tells the slide's regions from those of other slides.
+        allowed : (rows, cols) bool, optional
+            Tokens whose features count as neighbours, those on tissue; marked tokens
+            count always. Without it the numbers would hang on what else was computed.
         """
         changed = False
         order = np.argsort(labelled.region_index, kind="stable")
@@ -88,13 +106,13 @@ class Marked:
             key = prefix + region
             rows, cols = labelled.rows[part], labelled.cols[part]
             have = [store.has(cell) for cell in cells_under(rows, cols, grid, neighbourhood)]
-            seen = (int(class_index), rows.tobytes(), cols.tobytes(), tuple(have))
+            seen = (int(class_index), rows.tobytes(), cols.tobytes(), tuple(have), id(allowed))
             if self._seen.get(key) == seen:
                 continue
             changed = True
             features = np.empty((0, self.stats.dims), np.float32)
             if any(have):
-                features, ok = store.gather(rows, cols, neighbourhood)
+                features, ok = store.gather(rows, cols, neighbourhood, _with(allowed, rows, cols))
                 features = features[ok]
             self.add(key, int(class_index), features)
             self._seen[key] = seen
@@ -103,6 +121,17 @@ class Marked:
             self._drop(key)
             changed = True
         return changed
+
+
+def _with(
+    allowed: NDArray[np.bool_] | None, rows: NDArray[np.intp], cols: NDArray[np.intp]
+) -> NDArray[np.bool_] | None:
+    """Return `allowed` with these tokens added."""
+    if allowed is None or allowed[rows, cols].all():
+        return allowed
+    more = allowed.copy()
+    more[rows, cols] = True
+    return more
 
 
 def cells_under(

@@ -15,7 +15,7 @@ import numpy as np
 from pathotune import plugins
 from pathotune.events import Job, Note, PathotuneError
 from pathotune.learn.evaluate import judge
-from pathotune.learn.marked import Marked, cells_under
+from pathotune.learn.marked import Marked, cells_under, learnable
 from pathotune.marks.labels import label_tokens
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.features import FeatureStore, compute_features
@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.cards import ModelCard
     from pathotune.slides.slide import Slide
+    from pathotune.slides.tissue import TissueMask
 
-GLASS_SHARE = 0.5  # of a class's tokens off the tissue: then the mask is of no use to the model
+GLASS_SHARE = 0.5  # of a region off the tissue: then the mask is of no use to the model
 
 
 def train(
@@ -81,37 +82,36 @@ def train(
     """
     module = plugins.load("pathotune.models.tuning", method)
     config = config or module.Config()
-    names = class_names((s.items for _, s in sources), classes)
+    names = class_names((learnable(s) for _, s in sources), classes)
     colours = class_colours((s.classes for _, s in sources), names)
     marked = Marked(len(names), card.dims)
     regions: list[dict[str, str]] = []
-    off = np.zeros((len(names), 2))
     prefixes = [f"{i}/" for i in range(len(sources))]
+    plans = [plan(slide, card) for slide, _ in sources]
+    labels = [_labelled(m, grid, names) for (_, m), grid in zip(sources, plans, strict=True)]
+    glass: list[str] = []
+    if tissue == "auto":
+        masks = [tissue_mask(slide) for slide, _ in sources]
+        glass = drawn_on_glass(labels, plans, masks, names)
+        if glass:
+            tissue = "off"
+            yield Note(
+                f"{', '.join(glass)} is marked outside the tissue: "
+                "this model looks at the whole slide."
+            )
     with ExitStack() as stack:
-        for i, (slide, marks) in enumerate(sources):
+        for i, (slide, _) in enumerate(sources):
             if slide.kind != "brightfield":
                 yield Note(
                     f"{slide.name} is no stained brightfield slide; {card.name} is for "
                     f"{card.made_for}. Judge the result with care.",
                     "warning",
                 )
-            grid = TileGrid.plan(
-                slide.width,
-                slide.height,
-                slide.need_mpp(),
-                mpp=card.mpp,
-                tile_px=card.tile_px,
-                token_px=card.token_px,
-                halo=card.halo,
-            )
-            labelled = _labelled(marks, grid, names)
+            grid, labelled = plans[i], labels[i]
             regions += [
                 {"id": r, "class": names[c]}
                 for r, c in zip(labelled.region_ids, labelled.region_class, strict=True)
             ]
-            if tissue == "auto":
-                on = grid.tokens(tissue_mask(slide))[labelled.rows, labelled.cols]
-                np.add.at(off, (labelled.class_index, np.where(on, 1, 0)), 1)
             store = (
                 stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
                 if stores is None
@@ -120,31 +120,66 @@ def train(
             if len(labelled.rows):
                 cells = cells_under(labelled.rows, labelled.cols, grid, card.neighbourhood)
                 yield from compute_features(slide, card, grid, store, cells, device=device)
-            marked.follow(labelled, store, grid, card.neighbourhood, prefixes[i])
+            allowed = None if tissue == "off" else grid.tokens(masks[i])
+            marked.follow(labelled, store, grid, card.neighbourhood, prefixes[i], allowed)
     _every_class(marked, names)
     scope = "this slide" if len(sources) == 1 else f"{len(sources)} slides"
     head, evaluation = judge(marked, names, config=config, seed=seed, scope=scope, slides=prefixes)
-    glass = off[:, 0] > GLASS_SHARE * np.maximum(off.sum(1), 1)
-    if glass.any() and tissue == "auto":
-        bare = ", ".join(n for n, g in zip(names, glass, strict=True) if g)
-        yield Note(f"{bare} is marked outside the tissue: this model looks at the whole slide.")
     return ModelBundle.create(
         card,
         method,
         names,
         colours,
         head.to_arrays(),
-        tissue="off" if tissue == "off" or glass.any() else "auto",
+        tissue=tissue,
         regions=regions,
         metrics=evaluation.as_dict(),
     )
 
 
+def plan(slide: Slide, card: ModelCard, origin: tuple[float, float] = (0.0, 0.0)) -> TileGrid:
+    """Return the tiles of a card over a slide.
+
+    Raises
+    ------
+    PathotuneError
+        The slide's um/px is not known.
+    """
+    return TileGrid.plan(
+        slide.width,
+        slide.height,
+        slide.need_mpp(),
+        mpp=card.mpp,
+        tile_px=card.tile_px,
+        token_px=card.token_px,
+        halo=card.halo,
+        origin=origin,
+    )
+
+
+def drawn_on_glass(
+    labels: Sequence[LabelledTokens],
+    plans: Sequence[TileGrid],
+    masks: Sequence[TissueMask],
+    names: Sequence[str],
+) -> list[str]:
+    """Return the classes with a region that lies mostly where no tissue was found."""
+    found: set[str] = set()
+    for labelled, grid, mask in zip(labels, plans, masks, strict=True):
+        x, y = grid.lattice.centres(labelled.rows, labelled.cols)
+        off = ~mask.at(x, y)
+        n = len(labelled.region_ids)
+        share = np.bincount(labelled.region_index, off, n) / np.maximum(
+            np.bincount(labelled.region_index, minlength=n), 1
+        )
+        found.update(names[c] for c in labelled.region_class[share > GLASS_SHARE])
+    return sorted(found)
+
+
 def _labelled(marks: AnnotationSet, grid: TileGrid, names: Sequence[str]) -> LabelledTokens:
     lattice = grid.lattice
-    used = [a for a in marks.items if not a.locked]
     return label_tokens(
-        used, lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
+        learnable(marks), lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
     )
 
 
@@ -158,7 +193,7 @@ def class_names(
     PathotuneError
         Fewer than two, or a wanted class has no region.
     """
-    found = {a.class_name for items in marks for a in items if a.class_name and not a.locked}
+    found = {a.class_name for items in marks for a in items if a.class_name}
     names = tuple(sorted(found)) if wanted is None else tuple(dict.fromkeys(wanted))
     bare = [n for n in names if n not in found]
     if bare:

@@ -96,6 +96,7 @@ def label_tokens(
     rows: int,
     cols: int,
     classes: Sequence[str],
+    known: dict[str, tuple[Annotation, NDArray[np.intp], NDArray[np.intp]]] | None = None,
 ) -> LabelledTokens:
     """Label the tokens under annotations.
 
@@ -107,6 +108,8 @@ def label_tokens(
         The lattice, see `tokens_of`.
     classes : sequence of str
         Names in the order of the class index.
+    known : dict, optional
+        Tokens found before, by id; kept up to date here. For one lattice only.
 
     Returns
     -------
@@ -117,7 +120,13 @@ def label_tokens(
     places: list[NDArray[np.intp]] = []
     owners: list[NDArray[np.intp]] = []
     for number, annotation in enumerate(used):
-        found_rows, found_cols = tokens_of(annotation.area(), x0, y0, step, rows, cols)
+        before = None if known is None else known.get(annotation.id)
+        if before is not None and before[0] is annotation:
+            _, found_rows, found_cols = before
+        else:
+            found_rows, found_cols = tokens_of(annotation.area(), x0, y0, step, rows, cols)
+        if known is not None:
+            known[annotation.id] = (annotation, found_rows, found_cols)
         places.append(found_rows * cols + found_cols)
         owners.append(np.full(len(found_rows), number, np.intp))
     place = np.concatenate(places) if places else np.empty(0, np.intp)
