@@ -54,6 +54,10 @@ def import_torch(*modules: str) -> None:
     if not wanted:
         return
     with _lock:
+        if "torch" not in sys.modules:
+            # Waiting threads of OpenMP otherwise spin, and take from the window, the readers and
+            # one another the cores they wait on: half the speed on two busy cores.
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if "torch" not in sys.modules and sys.platform.startswith("linux"):
             with contextlib.suppress(OSError, AttributeError):
                 _map_libraries()
