@@ -35,12 +35,16 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A backbone's lattice over a slide, its features on disk, the tiles to compute."""
+    """A backbone's lattice over a slide, its features on disk, the tiles to compute.
+
+    `tokens` (rows, cols) tells which tokens of the lattice lie on tissue.
+    """
 
     card: Any
     grid: Any
     store: Any
     cells: Any
+    tokens: Any
 
 
 def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
@@ -68,7 +72,8 @@ def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
     root = _settings.cache_root()
     FeatureStore.evict(_settings.cache_bytes(), root)
     store = FeatureStore.open(slide.stamp, backbone, grid, root=root)
-    return Plan(backbone, grid, store, grid.cells(tissue))
+    cells = grid.cells(tissue, margin_tokens=backbone.neighbourhood // 2)
+    return Plan(backbone, grid, store, cells, grid.tokens(tissue))
 
 
 def follow(
@@ -115,7 +120,7 @@ def follow(
         box = boxes.pop(0 if first else _nearest(boxes, lattice, focus()))
         first = False
         window = (box.row0, box.col0, box.row1, box.col1)
-        labels, probs = paint(plan.store, head, window, tissue, plan.card.neighbourhood)
+        labels, probs = paint(plan.store, head, window, plan.tokens, plan.card.neighbourhood)
         rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
         if labels.any() or classmap.labels[rows, cols].any():
             classmap.labels[rows, cols] = labels

@@ -54,13 +54,22 @@ class Marked:
         self.counts: dict[str, int] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
 
-    def add(self, key: str, class_index: int, features: NDArray[np.float32]) -> None:
-        """Take in a region's features (n, D), or replace them."""
+    def add(
+        self,
+        key: str,
+        class_index: int,
+        features: NDArray[np.float32],
+        judged_by: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Take in a region's features (n, D), or replace them.
+
+        `judged_by` (m, D) is what it is judged by when left out, by default its own tokens.
+        """
         self.stats.add(key, class_index, features)
         if len(features):
-            step = -(-len(features) // JUDGED)
-            self.samples[key] = np.ascontiguousarray(features[::step])
-            self.counts[key] = len(features)
+            judged = features if judged_by is None else judged_by
+            self.samples[key] = np.ascontiguousarray(judged[:: -(-len(judged) // JUDGED)])
+            self.counts[key] = len(judged)
         else:
             self._drop(key)
 

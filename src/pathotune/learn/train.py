@@ -280,7 +280,9 @@ def train_tiles(
     job = tile_features([path for path, _ in files], card, mpp=mpp, device=device)
     tiles, assumed = yield from job
     for (path, c), features in zip(files, tiles, strict=True):
-        marked.add(path.relative_to(folder).as_posix(), c, features)
+        # A tile is asked about as a whole, so it is judged by the mean of its tokens.
+        whole = features.mean(0, keepdims=True)
+        marked.add(path.relative_to(folder).as_posix(), c, features, whole)
     head, evaluation = judge(marked, names, config=config, seed=seed, scope="tiles")
     return ModelBundle.create(
         card,
