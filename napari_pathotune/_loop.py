@@ -9,15 +9,16 @@ only shown from the GUI thread.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_pathotune import _settings
 from napari_pathotune._painting import Fitted, Plan, follow, make_plan
 from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
-from pathotune.events import Progress, TilesDone
+from pathotune.events import Note, Progress, TilesDone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -288,12 +289,32 @@ class MapLoop:
             new_head = event.head is not self.head
             self.head, self.missing, self.classmap = event.head, event.missing, event.classmap
             self._say(missing=event.missing, has_map=event.classmap is not None)
+            self._reach_marks(event)
             if new_head:
                 session.model_changed.emit()
             if new_map:
                 session.map_changed.emit(None)
         elif isinstance(event, TilesDone):
             session.map_changed.emit(event)
+
+    def _reach_marks(self, event: Fitted) -> None:
+        """Compute what lies under the marks, on glass too; the mask never hides a mark."""
+        session, plan = self._session, self.plan
+        if plan is None:
+            return
+        if event.glass:
+            names = ", ".join(event.glass)
+            session.note.emit(
+                Note(f"{names} is marked where no tissue was found: the whole slide is mapped.")
+            )
+            session.set_tissue(None)
+            return
+        old = {tuple(c) for c in plan.cells.tolist()}
+        new = [c for c in event.cells.tolist() if tuple(c) not in old]
+        if new:
+            cells = np.concatenate([np.array(new, plan.cells.dtype), plan.cells])
+            self.plan = replace(plan, cells=cells)
+            self._compute()
 
     def _validate(self) -> None:
         live = self._live
@@ -318,8 +339,6 @@ class MapLoop:
         self._session.validation_changed.emit(evaluation)
 
     def _say(self, **changes: Any) -> None:
-        from dataclasses import replace
-
         status = replace(self.status, **changes)
         if status != self.status:
             self.status = status

@@ -26,11 +26,16 @@ CHUNK = 192  # tokens a side painted between two looks at a newer stroke
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The fast model after a change of the marks, and the map it is painted into."""
+    """The fast model after a change of the marks, and the map it is painted into.
+
+    `cells` are the tiles under the marks, `glass` the classes drawn where the mask saw none.
+    """
 
     head: Any
     missing: str | None
     classmap: ClassMap | None
+    cells: Any = None
+    glass: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +98,7 @@ def follow(
     head, missing = live.update(marks, plan.store, plan.grid, tissue)
     lattice = plan.grid.lattice
     if head is None:
-        yield Fitted(None, missing, None)
+        yield Fitted(None, missing, None, live.cells, tuple(live.glass))
         return
     names = live.classes
     colours = {c.name: c.colour for c in marks.classes}
@@ -108,7 +113,7 @@ def follow(
             np.zeros((lattice.rows, lattice.cols, len(names)), np.float16),
         )
         old_head = None
-    yield Fitted(head, missing, classmap)
+    yield Fitted(head, missing, classmap, live.cells, tuple(live.glass))
     whole = TilesDone(0, 0, lattice.rows, lattice.cols)
     boxes = _chunks(dirty if head is old_head else [whole])
     view = focus()
@@ -121,12 +126,28 @@ def follow(
         first = False
         window = (box.row0, box.col0, box.row1, box.col1)
         labels, probs = paint(plan.store, head, window, plan.tokens, plan.card.neighbourhood)
+        _show_marked(live, plan, head, window, labels, probs)
         rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
         if labels.any() or classmap.labels[rows, cols].any():
             classmap.labels[rows, cols] = labels
             if classmap.probs is not None:
                 classmap.probs[rows, cols] = probs
             yield box
+
+
+def _show_marked(
+    live: Any, plan: Plan, head: Any, window: tuple[int, int, int, int], labels: Any, probs: Any
+) -> None:
+    """Map marked tokens even where the mask saw no tissue: it never hides what was marked."""
+    from pathotune.maps.paint import paint
+
+    r0, c0, r1, c1 = window
+    rows, cols = live.off_tissue
+    here = (rows >= r0) & (rows < r1) & (cols >= c0) & (cols < c1)
+    if here.any():
+        at = rows[here] - r0, cols[here] - c0
+        found, shares = paint(plan.store, head, window, None, plan.card.neighbourhood)
+        labels[at], probs[at] = found[at], shares[at]
 
 
 def _chunks(boxes: list[TilesDone]) -> list[TilesDone]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from pathotune.learn.evaluate import Evaluation, judge, short_of
-from pathotune.learn.marked import Marked, learnable
+from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable
 from pathotune.marks.labels import label_tokens
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.labels import LabelledTokens
     from pathotune.models.features import FeatureStore
     from pathotune.models.tuning.linear import LinearHead
     from pathotune.slides.tiles import TileGrid
@@ -34,6 +36,15 @@ class LiveProbe:
         The card's: side of the square of tokens that a token is averaged over.
     seed : int
         Which regions are left out together.
+
+    Attributes
+    ----------
+    cells : (n, 2) int
+        Tiles under the marks of the last update and under their neighbours.
+    off_tissue : (rows, cols)
+        Marked tokens where the mask saw no tissue; they are mapped all the same.
+    glass : list of str
+        Classes drawn where the mask sees glass: then the mask is of no use to the model.
     """
 
     def __init__(self, neighbourhood: int = 1, seed: int = 0) -> None:
@@ -47,6 +58,10 @@ class LiveProbe:
         self._tissue: TissueMask | None = None
         self._allowed: NDArray[np.bool_] | None = None
         self._known: dict[str, Any] = {}
+        self.cells: NDArray[np.int32] = np.empty((0, 2), np.int32)
+        nothing = np.empty(0, np.intp)
+        self.off_tissue: tuple[NDArray[np.intp], NDArray[np.intp]] = (nothing, nothing)
+        self.glass: list[str] = []
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -98,6 +113,7 @@ class LiveProbe:
             names,
             self._known,
         )
+        self._look_at_glass(labelled, grid, tissue, names)
         changed = self._marked.follow(
             labelled, store, grid, self._neighbourhood, allowed=self._allowed
         )
@@ -109,6 +125,22 @@ class LiveProbe:
         if changed or self._head is None:
             self._head, self._evaluation = judge(self._marked, names, seed=self._seed)
         return self._head, missing
+
+    def _look_at_glass(
+        self,
+        labelled: LabelledTokens,
+        grid: TileGrid,
+        tissue: TissueMask | None,
+        names: tuple[str, ...],
+    ) -> None:
+        assert self._allowed is not None
+        rows, cols = labelled.rows, labelled.cols
+        self.cells = cells_under(rows, cols, grid, self._neighbourhood)
+        off = ~self._allowed[rows, cols]
+        self.off_tissue = (rows[off], cols[off])
+        self.glass = []
+        if tissue is not None and tissue.source == "auto":
+            self.glass = drawn_on_glass([labelled], [grid], [tissue], names)
 
     @staticmethod
     def _missing(names: tuple[str, ...], marked: set[str]) -> str | None:

@@ -14,13 +14,17 @@ import numpy as np
 from pathotune.models.tuning.linear import RegionStats
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.features import FeatureStore
     from pathotune.slides.tiles import TileGrid
+    from pathotune.slides.tissue import TissueMask
 
+GLASS_SHARE = 0.5  # of a region off the tissue: then the mask is of no use to the model
 JUDGED = 400  # tokens a region is judged on; more only make the same figure slower
 
 
@@ -160,3 +164,22 @@ def cells_under(
             found.update(np.unique(r * grid.tile_cols + c).tolist())
     flat = np.array(sorted(found), dtype=np.int32)
     return np.stack([flat // grid.tile_cols, flat % grid.tile_cols], axis=1)
+
+
+def drawn_on_glass(
+    labels: Sequence[LabelledTokens],
+    plans: Sequence[TileGrid],
+    masks: Sequence[TissueMask],
+    names: Sequence[str],
+) -> list[str]:
+    """Return the classes with a region that lies mostly where no tissue was found."""
+    found: set[str] = set()
+    for labelled, grid, mask in zip(labels, plans, masks, strict=True):
+        x, y = grid.lattice.centres(labelled.rows, labelled.cols)
+        off = ~mask.at(x, y)
+        n = len(labelled.region_ids)
+        share = np.bincount(labelled.region_index, off, n) / np.maximum(
+            np.bincount(labelled.region_index, minlength=n), 1
+        )
+        found.update(names[c] for c in labelled.region_class[share > GLASS_SHARE])
+    return sorted(found)

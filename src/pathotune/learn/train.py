@@ -10,12 +10,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from pathotune import plugins
 from pathotune.events import Job, Note, PathotuneError
 from pathotune.learn.evaluate import judge
-from pathotune.learn.marked import Marked, cells_under, learnable
+from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable
 from pathotune.marks.labels import label_tokens
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.features import FeatureStore, compute_features
@@ -31,9 +29,6 @@ if TYPE_CHECKING:
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.cards import ModelCard
     from pathotune.slides.slide import Slide
-    from pathotune.slides.tissue import TissueMask
-
-GLASS_SHARE = 0.5  # of a region off the tissue: then the mask is of no use to the model
 
 
 def train(
@@ -155,25 +150,6 @@ def plan(slide: Slide, card: ModelCard, origin: tuple[float, float] = (0.0, 0.0)
         halo=card.halo,
         origin=origin,
     )
-
-
-def drawn_on_glass(
-    labels: Sequence[LabelledTokens],
-    plans: Sequence[TileGrid],
-    masks: Sequence[TissueMask],
-    names: Sequence[str],
-) -> list[str]:
-    """Return the classes with a region that lies mostly where no tissue was found."""
-    found: set[str] = set()
-    for labelled, grid, mask in zip(labels, plans, masks, strict=True):
-        x, y = grid.lattice.centres(labelled.rows, labelled.cols)
-        off = ~mask.at(x, y)
-        n = len(labelled.region_ids)
-        share = np.bincount(labelled.region_index, off, n) / np.maximum(
-            np.bincount(labelled.region_index, minlength=n), 1
-        )
-        found.update(names[c] for c in labelled.region_class[share > GLASS_SHARE])
-    return sorted(found)
 
 
 def _labelled(marks: AnnotationSet, grid: TileGrid, names: Sequence[str]) -> LabelledTokens:
