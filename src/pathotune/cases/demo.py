@@ -175,7 +175,7 @@ def measure(bundle: ModelBundle, classmap: ClassMap, slide: Slide) -> dict[str, 
     return {
         "slide": slide.name,
         "classes": list(classmap.classes),
-        "held_out": bundle.meta["evaluation"],
+        "held_out": bundle.meta["metrics"],
         "unseen_tiles": {"macro_f1": round(float(np.mean(list(unseen.values()))), 4), "f1": unseen},
         "areas_mm2": {k: round(float(v), 4) for k, v in classmap.areas_mm2().items()},
         "note": "research use only; figures of this slide, not of others",

@@ -71,8 +71,7 @@ def write_report(
     classmap : ClassMap
         The map whose areas are tabled.
     held_out : mapping
-        ``macro_f1`` (or None and ``why_not``), ``scope``, ``n_regions`` and ``per_class`` rows
-        with ``name``, ``f1``, ``low``, ``high``, ``n_regions``.
+        A verdict as `Evaluation.as_dict` gives it.
     pictures : sequence of (Path, str)
         Picture files to embed, with their captions.
     facts : mapping, optional
