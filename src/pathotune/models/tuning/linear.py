@@ -27,33 +27,36 @@ if TYPE_CHECKING:
 # The logit of a class that nobody has marked: never chosen, and safe in a softmax.
 _ABSENT = -1e4
 
+# A region weighs as its tokens to this power: 0 counts regions, 1 counts tokens.
+_SIZE_POWER = 0.5
+
 
 @dataclass(frozen=True)
 class Config:
     """Settings of the probe; the defaults were chosen by cross-validation on real tissue."""
 
-    shrinkage: float = field(
-        default=0.1,
+    smoothing: float = field(
+        default=8.0,
         metadata={
             "label": "Smoothing",
-            "help": "How far the probe distrusts small differences. More for few marks.",
-            "min": 0.001,
-            "max": 1.0,
+            "help": "How many regions the probe wants to see before it trusts fine differences.",
+            "min": 0.1,
+            "max": 1000.0,
         },
     )
-    size_power: float = field(
-        default=0.5,
+    caution: float = field(
+        default=1.0,
         metadata={
-            "label": "Weight of large regions",
-            "help": "0: every region counts the same. 1: every token counts the same.",
+            "label": "Doubt about single regions",
+            "help": "How far a class with few regions is drawn towards the average tissue.",
             "min": 0.0,
-            "max": 1.0,
+            "max": 10.0,
         },
     )
     temperature: float = field(
         default=2.0,
         metadata={
-            "label": "Caution before calibration",
+            "label": "Softness before calibration",
             "help": "Softens the probabilities until held-out regions tell how much is right.",
             "min": 0.1,
             "max": 100.0,
@@ -122,11 +125,11 @@ class LinearHead:
 
 @dataclass(frozen=True, eq=False)
 class _Sums:
-    """What is kept of a region: its class, tokens, sum (D,) and products (D, D)."""
+    """What is kept of a region: class, weight, mean (D,) and mean product (D, D)."""
 
     class_index: int
-    count: int
-    total: NDArray[np.float32]
+    share: float
+    mean: NDArray[np.float32]
     gram: NDArray[np.float32]
 
 
@@ -142,13 +145,18 @@ class RegionStats:
 
     Notes
     -----
-    Memory is D * D * 4 bytes a region, 64 KB at D = 128.
+    Memory is D * D * 4 bytes a region, 64 KB at D = 128, and twice that a class.
     """
 
     def __init__(self, n_classes: int, dims: int) -> None:
         self.n_classes = n_classes
         self.dims = dims
         self._regions: dict[str, _Sums] = {}
+        # Running sums of each class, so that a new stroke costs no pass over the old ones.
+        self._share = np.zeros(n_classes)
+        self._mean = np.zeros((n_classes, dims))
+        self._gram = np.zeros((n_classes, dims, dims))
+        self._count = np.zeros(n_classes, dtype=int)
 
     def __len__(self) -> int:
         return len(self._regions)
@@ -164,7 +172,7 @@ class RegionStats:
     @property
     def classes(self) -> tuple[int, ...]:
         """Classes that have at least one region, in order."""
-        return tuple(sorted({sums.class_index for sums in self._regions.values()}))
+        return tuple(int(c) for c in np.flatnonzero(self._count))
 
     def add(self, region_id: str, class_index: int, features: NDArray[Any]) -> None:
         """Take in a region, or replace it; a region without tokens is forgotten.
@@ -182,14 +190,28 @@ class RegionStats:
         x = np.asarray(features, dtype=np.float32)
         if x.ndim != 2 or x.shape[1] != self.dims:
             raise ValueError(f"features are {x.shape}, not (n, {self.dims})")
+        self.remove(region_id)
         if len(x) == 0:
-            self._regions.pop(region_id, None)
             return
-        self._regions[region_id] = _Sums(class_index, len(x), x.sum(0), x.T @ x)
+        n = len(x)
+        sums = _Sums(class_index, float(n) ** _SIZE_POWER, x.sum(0) / n, x.T @ x / np.float32(n))
+        self._regions[region_id] = sums
+        self._count[class_index] += 1
+        self._share[class_index] += sums.share
+        self._mean[class_index] += sums.share * sums.mean
+        self._gram[class_index] += np.float32(sums.share) * sums.gram
 
     def remove(self, region_id: str) -> None:
         """Forget a region; an unknown one is no error, it may have held no tokens."""
-        self._regions.pop(region_id, None)
+        sums = self._regions.pop(region_id, None)
+        if sums is None:
+            return
+        c = sums.class_index
+        self._count[c] -= 1
+        alone = self._count[c] == 0  # what rounding left behind goes too
+        self._share[c] = 0 if alone else self._share[c] - sums.share
+        self._mean[c] = 0 if alone else self._mean[c] - sums.share * sums.mean
+        self._gram[c] = 0 if alone else self._gram[c] - np.float32(sums.share) * sums.gram
 
     def fit(self, config: Config | None = None, without: Collection[str] = ()) -> LinearHead:
         """Solve the probe from the regions, but those in `without`.
@@ -207,43 +229,49 @@ class RegionStats:
 
         Notes
         -----
-        Linear discriminant analysis with equal priors and a pooled covariance,
-        shrunk to a multiple of the identity (Ledoit and Wolf 2004 give the form;
-        the strength is the configuration's). Hastie, Tibshirani and Friedman,
-        The Elements of Statistical Learning, section 4.3.
+        Linear discriminant analysis with equal priors and a pooled covariance (Hastie,
+        Tibshirani and Friedman, The Elements of Statistical Learning, section 4.3),
+        shrunk to a multiple of the identity (Ledoit and Wolf 2004) the more, the
+        fewer regions there are. A mean of few regions sticks out by chance, so the
+        means are shrunk towards their average (James and Stein 1961); without it a
+        class whose single region happens to be odd loses everything.
         """
         config = config or Config()
-        dims, n_classes = self.dims, self.n_classes
-        weight_sum = np.zeros(n_classes)
-        means = np.zeros((n_classes, dims))
-        used = [s for key, s in self._regions.items() if key not in without]
-        for sums in used:
-            share = float(sums.count) ** config.size_power
-            weight_sum[sums.class_index] += share
-            means[sums.class_index] += sums.total * (share / sums.count)
-        present = np.flatnonzero(weight_sum)
-        if len(present) < 2:
+        left = [self._regions[key] for key in without if key in self._regions]
+        count, share, mean = self._count.copy(), self._share.copy(), self._mean.copy()
+        for sums in left:
+            count[sums.class_index] -= 1
+            share[sums.class_index] -= sums.share
+            mean[sums.class_index] -= sums.share * sums.mean
+        present = np.flatnonzero(count)
+        n = len(present)
+        if n < 2:
             raise PathotuneError(
                 "A model needs marks of at least two classes.",
                 "Mark a region of another class.",
             )
-        means[present] /= weight_sum[present, None]
-        scatter = np.zeros((dims, dims), dtype=np.float32)
-        for sums in used:
-            share = float(sums.count) ** config.size_power / weight_sum[sums.class_index]
-            scatter += sums.gram * np.float32(share / sums.count / len(present))
-        m = means[present]
+        weights = np.where(count > 0, 1 / np.where(count > 0, share, 1), 0.0) / n
+        within = np.tensordot(weights, self._gram, 1)
+        for sums in left:
+            within -= np.float32(weights[sums.class_index] * sums.share) * sums.gram
+        m = mean[present] / share[present, None]
+        within -= m.T @ m / n
+        per_class = n / float((1 / count[present]).sum())
+        keep = per_class / (per_class + config.caution)
+        blur = config.smoothing / (config.smoothing + int(count.sum()))
         centre = m.mean(0)
-        within = scatter.astype(np.float64) - m.T @ m / len(present)
-        spread = max(float(np.trace(within)) / dims, 1e-12)
-        within *= 1.0 - config.shrinkage
-        within.flat[:: dims + 1] += config.shrinkage * spread + 1e-9 * spread
+        # A single token a class has no spread: then the distance of the classes sets the scale.
+        floor = 1e-3 * float(((m - centre) ** 2).mean()) + 1e-12
+        spread = max(float(np.trace(within)) / self.dims, floor)
+        within *= 1.0 - blur
+        within.flat[:: self.dims + 1] += (blur + 1e-6) * spread
         # Centred means: the same classes, and smaller numbers in float32.
         solved = np.linalg.solve(within, (m - centre).T)
-        weight = np.zeros((dims, n_classes), dtype=np.float32)
-        bias = np.full(n_classes, _ABSENT * config.temperature, dtype=np.float32)
-        weight[:, present] = solved
-        bias[present] = -0.5 * np.einsum("cd,dc->c", m - centre, solved) - centre @ solved
+        weight = np.zeros((self.dims, self.n_classes), dtype=np.float32)
+        bias = np.full(self.n_classes, _ABSENT * config.temperature, dtype=np.float32)
+        weight[:, present] = keep * solved
+        own = np.einsum("cd,dc->c", m - centre, solved)
+        bias[present] = -0.5 * keep**2 * own - keep * (centre @ solved)
         return LinearHead(weight, bias, config.temperature)
 
     def folds(self, seed: int = 0) -> list[tuple[str, ...]]:
