@@ -47,8 +47,8 @@ def test_adding_and_removing_leaves_no_trace():
     assert not np.allclose(stats.fit().weight, before.weight)
     stats.remove("new")
     after = stats.fit()
-    np.testing.assert_allclose(after.weight, before.weight, rtol=1e-6, atol=1e-8)
-    np.testing.assert_allclose(after.bias, before.bias, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(after.weight, before.weight, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(after.bias, before.bias, rtol=1e-4, atol=1e-5)
     stats.remove("never there")
 
 
@@ -76,7 +76,7 @@ def test_a_replaced_region_counts_once():
     assert stats.region_class["0"] == 2
     stats.add("0", 0, x[r == 0])
     assert len(stats) == 12
-    np.testing.assert_allclose(stats.fit().weight, before.weight, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(stats.fit().weight, before.weight, rtol=1e-4, atol=1e-5)
 
 
 def test_tile_logit_is_the_mean_of_its_tokens():

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-DEFAULT_ID = "default"
+DEFAULT_ID = "pathotune-small"
 """The card that works without a network from the first minute."""
 
 _FEATURES_VERSION = 1  # raise when the way from pixels to tokens changes
