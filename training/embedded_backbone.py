@@ -5,7 +5,7 @@ Everything must work offline from the first minute, on a processor, with at most
 block and stored in half precision, and their 816 channels a token are projected
 to 128. The projection is learnt from open tissue without labels: it keeps what
 varies between places of tissue and turns down what varies when the same place is
-stained, scanned or lit differently, or between neighbouring tokens of one tile.
+stained, scanned or lit differently, turned round, or seen a few cells further on.
 The choice of blocks, sizes and strengths is argued in
 ``docs/methods/embedded-backbone.md``; ``choose_representation.py`` prints its tables.
 
@@ -40,8 +40,8 @@ DINO_BLOCKS = 7
 LITE_TAPS = (3, 4)
 DIMS = 128
 NEIGHBOURHOOD = 5
-COLOUR, LOCAL, RIDGE = 2.0, 1.0, 0.15
-"""Weight of the colour and the local scatter, and of the identity, in the metric."""
+COLOUR, TURN, LOCAL, RIDGE = 2.0, 1.0, 1.0, 0.15
+"""Weight in the metric of changes of colour, of turning, of place in a tile; of the identity."""
 
 NOTICE_DINO = (
     "DINOv2 ViT-S/14, first seven blocks. Copyright Meta Platforms, Inc. and affiliates, "
@@ -125,9 +125,11 @@ def channel_scale(tokens: NDArray[Any], widths: Iterable[int]) -> NDArray[np.flo
 def learn_projection(
     plain: NDArray[np.float32],
     recoloured: Iterable[NDArray[np.float32]],
+    turned: Iterable[NDArray[np.float32]],
     widths: Iterable[int],
     dims: int = DIMS,
     colour: float = COLOUR,
+    turn: float = TURN,
     local: float = LOCAL,
     ridge: float = RIDGE,
 ) -> dict[str, NDArray[np.float32]]:
@@ -139,11 +141,13 @@ def learn_projection(
         Tokens of tissue tiles.
     recoloured : iterable of (n, T, T, C)
         Tokens of the same tiles in other colours.
+    turned : iterable of (n, T, T, C)
+        Tokens of the tiles turned by 90, 180, 270 degrees, and turned back.
     widths : iterable of int
         Channels of each tapped map, which together make C.
     dims : int
         Directions to keep.
-    colour, local, ridge : float
+    colour, turn, local, ridge : float
         Weights in the metric.
 
     Returns
@@ -155,15 +159,19 @@ def learn_projection(
     -----
     The generalised eigenvectors of the total scatter against the unwanted one:
     within-class covariance normalisation (Hatch, Kajarekar and Stolcke, Interspeech
-    2006), with changes of colour and places in a tile in the part of the class.
+    2006), with colours, turns and places in a tile in the part of the class.
     """
     mean = plain.reshape(-1, plain.shape[-1]).mean(0)
     scale = channel_scale(plain, widths)
     x = pooled((plain - mean) / scale)
     total = _scatter(x - x.mean((0, 1, 2)))
     inside = _scatter(x - x.mean((1, 2), keepdims=True))
-    changes = [_scatter(pooled((other - mean) / scale) - x) for other in recoloured]
-    metric = colour * np.mean(changes, axis=0) + local * inside
+
+    def change(others: Iterable[NDArray[np.float32]]) -> Any:
+        found = [_scatter(pooled((other - mean) / scale) - x) for other in others]
+        return np.mean(found, axis=0)
+
+    metric = colour * change(recoloured) + turn * change(turned) + local * inside
     metric.flat[:: len(metric) + 1] += ridge * np.trace(total) / len(total)
     _, vectors = eigh(total, metric, subset_by_index=[len(total) - dims, len(total) - 1])
     basis = vectors[:, ::-1] / scale[:, None]
@@ -188,6 +196,30 @@ def colours(tiles: NDArray[np.uint8]) -> dict[str, NDArray[np.uint8]]:
     named["lamp"] = open_tissue.varied(tiles, open_tissue.white_balance, 7)
     named["exposure"] = open_tissue.varied(tiles, open_tissue.exposure, 8)
     return named
+
+
+def turned_back(tokens: NDArray[Any], quarter: int) -> NDArray[Any]:
+    """Return the tokens of tiles turned by so many quarters, where they lay before."""
+    return np.ascontiguousarray(np.rot90(tokens, -quarter, (1, 2)))
+
+
+def unlabelled(development: Path, cache: Path | None) -> dict[str, NDArray[np.float16]]:
+    """Compute, or read again, raw tokens of all tissue tiles, plain, recoloured and turned."""
+    if cache is not None and cache.exists():
+        with np.load(cache) as kept:
+            return {k: kept[k] for k in kept.files}
+    data = development / "data"
+    tiles = np.concatenate([open_tissue.crc_tiles(data)[0], open_tissue.tissue_tiles(data)])
+    card = raw_card(development / "weights")
+    sets = {"plain": tiles} | {f"colour {k}": t for k, t in colours(tiles).items()}
+    found = {k: tile_tokens(card, t).astype(np.float16) for k, t in sets.items()}
+    for quarter in (1, 2, 3):
+        turn = np.ascontiguousarray(np.rot90(tiles, quarter, (1, 2)))
+        back = turned_back(tile_tokens(card, turn), quarter)
+        found[f"turn {quarter}"] = back.astype(np.float16)
+    if cache is not None:
+        np.savez(cache, **found)
+    return found
 
 
 def _half(state: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -249,26 +281,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("development", type=Path, help="folder with data/ and weights/")
     parser.add_argument("--resources", type=Path, default=Path("resources"))
+    parser.add_argument("--cache", type=Path, help="keep raw tokens in this .npz file")
     args = parser.parse_args()
     out = args.resources / "weights"
     out.mkdir(parents=True, exist_ok=True)
     trim(args.development / "weights", out)
-    data = args.development / "data"
-    tiles = np.concatenate([open_tissue.crc_tiles(data)[0], open_tissue.tissue_tiles(data)])
-    card = raw_card(args.development / "weights")
-    plain = tile_tokens(card, tiles)
-    others = (tile_tokens(card, changed) for changed in colours(tiles).values())
-    projection = learn_projection(plain, others, (384, 112, 320))
+    tokens = {k: v.astype(np.float32) for k, v in unlabelled(args.development, args.cache).items()}
+    projection = learn_projection(
+        tokens["plain"],
+        (v for k, v in tokens.items() if k.startswith("colour")),
+        (v for k, v in tokens.items() if k.startswith("turn")),
+        (384, 112, 320),
+    )
     name = "pathotune-small-projection.safetensors"
     save_file(projection, out / name, {"notice": NOTICE_PROJECTION})
     files = {"dino": "dinov2-vits14-blocks7.safetensors"}
     files |= {"lite": "efficientnet-lite0.safetensors", "projection": name}
     digests = {k: hashlib.sha256((out / f).read_bytes()).hexdigest() for k, f in files.items()}
+    for file in files.values():
+        (out / file).chmod(0o644)
     size = sum((out / f).stat().st_size for f in files.values()) / 1e6
     (args.resources / "models").mkdir(exist_ok=True)
     text = CARD.format(dims=DIMS, size=size, **digests)
     (args.resources / "models" / "pathotune-small.toml").write_text(text, encoding="utf-8")
-    print(f"{len(tiles)} tiles; {size:.1f} MB")
+    print(f"{len(tokens['plain'])} tiles; {size:.1f} MB")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,10 @@
 
 A pathologist marks a stroke and expects the map to follow at once, so the probe
 is linear discriminant analysis computed from sums that are kept for every marked
-region. Adding or removing a region adds or subtracts its sums, and leaving a
-region out for validation is a subtraction and one small solve. Classes weigh the
-same, and so do the regions of a class up to a power of their size, whatever the
-number of tokens under each. The head is linear in every token, so that the class
-map at token resolution and the answer for a whole tile (the mean of its tokens)
-come from the same numbers.
+region: one more region adds its sums, leaving one out for validation subtracts
+them. Classes weigh the same, and a region weighs as the root of its size. The head
+is linear in every token, so that the class map at token resolution and the answer
+for a whole tile (the mean of its tokens) come from the same numbers.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ class Config:
     """Settings of the probe; the defaults were chosen by cross-validation on real tissue."""
 
     smoothing: float = field(
-        default=8.0,
+        default=20.0,
         metadata={
             "label": "Smoothing",
             "help": "How many regions the probe wants to see before it trusts fine differences.",
@@ -93,11 +91,8 @@ class LinearHead:
 
     def to_arrays(self) -> dict[str, NDArray[np.float32]]:
         """Return the head as named arrays, for a bundle."""
-        return {
-            "weight": np.ascontiguousarray(self.weight, dtype=np.float32),
-            "bias": np.ascontiguousarray(self.bias, dtype=np.float32),
-            "temperature": np.array([self.temperature], dtype=np.float32),
-        }
+        heat = np.array([self.temperature], dtype=np.float32)
+        return {"weight": np.ascontiguousarray(self.weight), "bias": self.bias, "temperature": heat}
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> LinearHead:
@@ -141,11 +136,7 @@ class RegionStats:
     n_classes : int
         Classes, whether they are marked yet or not.
     dims : int
-        Length D of a feature.
-
-    Notes
-    -----
-    Memory is D * D * 4 bytes a region and a class, 64 KB at D = 128.
+        Length D of a feature; a region takes D * D * 4 bytes, 64 KB at D = 128.
     """
 
     def __init__(self, n_classes: int, dims: int) -> None:
@@ -282,9 +273,8 @@ class RegionStats:
     def folds(self, seed: int = 0) -> list[tuple[str, ...]]:
         """Return what to leave out together: one region of each class in turn.
 
-        There are as many folds as the largest class has regions, at most ten; with
-        more regions a fold leaves several of a class out. A class with one region is
-        never left out, as nothing would be left to learn it from.
+        As many folds as the largest class has regions, at most ten; then a fold leaves
+        several of a class out. A class with one region is never left out.
         """
         by_class: dict[int, list[str]] = {}
         for key, sums in self._regions.items():
@@ -350,8 +340,7 @@ def calibrated(
     Returns
     -------
     LinearHead
-        The log loss is averaged over tokens, then regions, then classes. With fewer
-        than two regions the head comes back as it was.
+        The log loss is averaged over tokens, then regions, then classes.
 
     Notes
     -----
