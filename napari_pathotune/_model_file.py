@@ -46,7 +46,7 @@ def model_in_use(session: Session) -> Any:
         head.to_arrays(),
         tissue=tissue,
         regions=[{"id": a.id, "class": a.class_name} for a in marks.items if a.class_name in used],
-        metrics=_metrics(loop.evaluation),
+        metrics=None if loop.evaluation is None else loop.evaluation.as_dict(),
     )
 
 
@@ -61,19 +61,3 @@ def load(path: Path) -> Any:
     from pathotune.models.bundle import ModelBundle
 
     return ModelBundle.load(path)
-
-
-def _metrics(evaluation: Any) -> dict[str, Any] | None:
-    """Return the verdict as plain JSON, with what it was judged on."""
-    if evaluation is None:
-        return None
-    return {
-        "macro_f1": evaluation.macro_f1,
-        "why_not": evaluation.why_not,
-        "scope": evaluation.scope,
-        "n_regions": evaluation.n_regions,
-        "per_class": [
-            {"class": name, "f1": f1, "low": low, "high": high, "regions": regions}
-            for name, f1, low, high, regions, _ in evaluation.per_class
-        ],
-    }

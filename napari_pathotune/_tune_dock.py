@@ -283,8 +283,8 @@ class TuneDock(QWidget):
 
 def verdict_text(evaluation: Any) -> str:
     """Return the score with its interval, its regions and how far it reaches."""
-    interval = getattr(evaluation, "macro_interval", None)
-    span = f" ({interval[0]:.2f}–{interval[1]:.2f})" if interval else ""
+    low, high = evaluation.low, evaluation.high
+    span = f" ({low:.2f}–{high:.2f})" if low is not None else ""
     return (
         f"<b>F1 {evaluation.macro_f1:.2f}</b>{span}, {evaluation.n_regions} regions, "
         f"{evaluation.scope} only"
