@@ -285,10 +285,23 @@ def test_the_shipped_hub_card_loads_from_the_hubs_cache(shared, tmp_path, monkey
     assert tokens.shape == (1, 12, 12, 384) and 0.1 < tokens.std() < 10
 
 
-def test_the_shipped_lite_card_loads(shared):
+def test_the_shipped_lite_card_agrees_with_the_weights_it_comes_from(shared):
     card = cards.card("effnet-lite0")
-    if card.parts[0].weights.kind == "file":
-        source = shared / "weights" / "weights_efficientnet_lite0"
-        shutil.copy(source / card.parts[0].weights.where, cards.user_folder())
     tokens = load_backbone(card).tokens(tiles(1, 256))
     assert tokens.shape == (1, 12, 12, 112) and 0.1 < tokens.std() < 10
+    (source,) = (shared / "weights" / "weights_efficientnet_lite0").glob("*.safetensors")
+    whole = _with(card, kind="file", where=str(source), sha256=None)
+    expected = load_backbone(whole).tokens(tiles(1, 256))
+    assert np.abs(tokens - expected).max() < 0.02 * expected.std()
+
+
+def test_the_default_works_from_what_ships():
+    card = cards.card(cards.DEFAULT_ID)
+    assert next(iter(cards.cards())) == card.id and card.here and not card.gated
+    assert all(w.kind == "embedded" for w in card.weights)
+    assert card.bytes_per_mm2 < 6e6 and card.size_mb < 50
+    batch = tiles(2, card.tile_px)
+    batch[1] = 240
+    tokens = load_backbone(card).tokens(batch)
+    assert tokens.shape == (2, card.core, card.core, card.dims)
+    assert np.isfinite(tokens).all() and tokens[0].std() > 0.1
