@@ -66,7 +66,8 @@ def _show_next(viewer: Viewer) -> None:
     text.setTextFormat(Qt.TextFormat.RichText)
     text.setWordWrap(True)
     text.setContentsMargins(8, 4, 8, 4)
-    viewer.window.add_dock_widget(text, name="What next", area="bottom")
+    text.setMaximumHeight(text.sizeHint().height() * 2 + 8)  # the map has the screen
+    viewer.window.add_dock_widget(text, name="What next", area="bottom", add_vertical_stretch=False)
 
 
 def finished(session: Session) -> bool:

@@ -40,7 +40,9 @@ def paint(
     window : (row0, col0, row1, col1)
         Half-open, in tokens of the lattice, inside it.
     on_tissue : (rows, cols) bool or None
-        Of the whole lattice: where to predict (`TileGrid.tokens`); None: everywhere.
+        Of the whole lattice: where to predict (`TileGrid.tokens`); None: everywhere. Only
+        these tokens count as neighbours, as in training, so that what else lies in the
+        store changes nothing.
     neighbourhood : int
         Side, in tokens, of the square that a token is averaged over.
 
@@ -59,14 +61,13 @@ def paint(
     if labels.size == 0 or (wanted is not None and not wanted.any()):
         return labels, probs
     rim = neighbourhood // 2
-    features, valid = store.window(row0 - rim, col0 - rim, row1 + rim, col1 + rim)
+    around = (row0 - rim, col0 - rim, row1 + rim, col1 + rim)
+    features, valid = store.window(*around, allowed=on_tissue)
     logits = head.logits(features)
     if rim:
         logits = box_mean(logits, valid, neighbourhood)
         logits = logits[rim:-rim, rim:-rim]
         valid = valid[rim:-rim, rim:-rim]
-    if wanted is not None:
-        valid = valid & wanted
     p = softmax(logits[valid])
     labels[valid] = p.argmax(axis=-1) + 1
     probs[valid] = p

@@ -54,7 +54,7 @@ def _bar(um_per_pixel: float, width: int) -> tuple[float, str]:
     room = um_per_pixel * width / 3
     digit = 10.0 ** np.floor(np.log10(max(room, 1e-6)))
     length = max(d * digit for d in (1, 2, 5) if d * digit <= room)
-    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    return length, f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} um"
 
 
 def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
@@ -71,7 +71,7 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     areas, percent = thing.areas_mm2(), thing.areas_percent()
     font = ImageFont.load_default(16)
     line = 24
-    lines = [f"{name}  {areas[name]:.2f} mm²  {percent[name]:.0f} %" for name in thing.classes]
+    lines = [f"{name}  {areas[name]:.2f} mm2  {percent[name]:.0f} %" for name in thing.classes]
     room = max(int(font.getlength(text)) for text in [*lines, RESEARCH_USE]) + 60
     page_height = max(height, (len(lines) + 4) * line) + 20
     page = Image.new("RGB", (width + room + 20, page_height), "white")
