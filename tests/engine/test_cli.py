@@ -53,7 +53,7 @@ def test_tissue_writes_geojson(capsys, tmp_path):
     out = tmp_path / "tissue.geojson"
     code, told, _ = call(capsys, "tissue", sample_slide(), "--out", out, "--json")
     collection = json.loads(out.read_text())
-    assert code == 0 and len(collection["features"]) == json.loads(told)["regions"] >= 2
+    assert code == 0 and len(collection["features"]) == json.loads(told)["regions"] >= 1
     assert 1.5 < json.loads(told)["area_mm2"] < 3.5
 
 

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pathotune.marks.annotations import AnnotationSet
     from pathotune.marks.classes import Colour
     from pathotune.marks.labels import LabelledTokens
@@ -253,12 +256,15 @@ def train_tiles(
         )
     files = [(path, c) for c, name in enumerate(names) for path in found[name]]
     marked = Marked(len(names), card.dims)
-    job = tile_features([path for path, _ in files], card, mpp=mpp, device=device)
-    tiles, assumed = yield from job
-    for (path, c), features in zip(files, tiles, strict=True):
+
+    def take(number: int, features: NDArray[np.float32]) -> None:
+        path, class_index = files[number]
         # A tile is asked about as a whole, so it is judged by the mean of its tokens.
         whole = features.mean(0, keepdims=True)
-        marked.add(path.relative_to(folder).as_posix(), c, features, whole)
+        marked.add(path.relative_to(folder).as_posix(), class_index, features, whole)
+
+    paths = [path for path, _ in files]
+    assumed = yield from tile_features(paths, card, take, mpp=mpp, device=device)
     head, evaluation = judge(marked, names, config=config, seed=seed, scope="tiles")
     return ModelBundle.create(
         card,

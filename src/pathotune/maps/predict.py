@@ -28,6 +28,8 @@ from pathotune.slides.tissue import full_mask, mask_from_polygons, tissue_mask
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
     from pathotune.models.bundle import ModelBundle
     from pathotune.slides.slide import Region, Slide
     from pathotune.slides.tissue import TissueMask
@@ -275,8 +277,13 @@ def predict_tiles(
 
     card, head = bundle.card(), _head(bundle)
     files = tile_files(folder)
-    tiles, assumed = yield from tile_features(files, card, mpp=mpp, device=device)
-    # The head is linear: the mean of a tile's tokens stands for the tile.
-    probs = head.probs(np.stack([f.mean(0) for f in tiles]))
+    means = np.zeros((len(files), card.dims), np.float32)
+
+    def take(number: int, features: NDArray[np.float32]) -> None:
+        # The head is linear: the mean of a tile's tokens stands for the tile.
+        means[number] = features.mean(axis=0)
+
+    assumed = yield from tile_features(files, card, take, mpp=mpp, device=device)
+    probs = head.probs(means)
     names = tuple(p.relative_to(folder).as_posix() for p in files)
     return TilePredictions(bundle.classes, names, probs, assumed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathotune.events import PathotuneError
+from pathotune.slides.resample import area
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,14 +70,9 @@ def read_tile_file(path: Path, mpp: float | None = None) -> tuple[NDArray[np.uin
 
 def at_mpp(tile: NDArray[np.uint8], mpp: float, wanted: float) -> NDArray[np.uint8]:
     """Return a tile resampled from `mpp` to `wanted` um/px."""
-    from PIL import Image
-
-    scale = mpp / wanted
-    height, width = (max(1, round(n * scale)) for n in tile.shape[:2])
-    if (height, width) == tile.shape[:2]:
-        return tile
-    how = Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC
-    return np.asarray(Image.fromarray(tile).resize((width, height), how))
+    step = wanted / mpp
+    height, width = (max(1, round(n / step)) for n in tile.shape[:2])
+    return tile if abs(step - 1) < 1e-6 else area(tile, 0, 0, step, step, width, height)
 
 
 def windows(tile: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:

@@ -165,14 +165,10 @@ class TileGrid:
         region : Region, optional
             Only tiles that touch it.
         margin_tokens : int
-            Tokens by which the tissue is grown first, so that neighbours of the
-            outermost tokens are computed too; the region likewise.
+            Tokens by which the region is grown, so that the neighbours of its
+            outermost tokens are computed too.
         """
         wanted = self.tokens(tissue)
-        if tissue is not None and margin_tokens:
-            from scipy.ndimage import maximum_filter
-
-            wanted = maximum_filter(wanted, size=2 * margin_tokens + 1, mode="constant")
         if region is not None:
             r0, c0, r1, c1 = self.lattice.window(region)
             keep = np.zeros_like(wanted)

@@ -215,7 +215,7 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     colour = tint.max(axis=2) - tint.min(axis=2)
     smooth_colour = ndimage.gaussian_filter(colour, 1.0)
     smooth_light = ndimage.gaussian_filter(light, 1.0)
-    fine = np.abs(bright - ndimage.gaussian_filter(bright, max(1.5, 15 / mpp)))
+    fine = np.abs(bright - ndimage.gaussian_filter(bright, max(1.0, 8 / mpp)))
     smooth_fine = ndimage.gaussian_filter(fine, 1.0)
     glassy = smooth_light < 20
     seen = (
