@@ -273,8 +273,7 @@ class ClassifyDock(QWidget):
         if found is None:
             self.under.setText("Under the cursor: no map")
             return
-        assert classmap is not None
-        self.under.setText(_exporting.under_cursor(found, classmap))
+        self.under.setText(_exporting.under_cursor(found))
 
     def _on_failed(self, failure: Failure) -> None:
         if failure.where == "classify":

@@ -6,8 +6,9 @@ and hands the work to the files lane.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtWidgets import QFileDialog
@@ -58,7 +59,12 @@ def export(session: Session, key: str, path: Path, on_done: Callable[[list[str]]
     """Write the map in the files lane; `on_done` gets the names of the files written."""
     from pathotune import plugins
 
-    classmap, slide = session.loop.classmap, session.slide
+    slide, classmap = session.slide, session.loop.classmap
+    if classmap is None:
+        return
+    now = {c.name: c.colour for c in session.annotations.classes}
+    pairs = zip(classmap.classes, classmap.colours, strict=True)
+    classmap = replace(classmap, colours=tuple(now.get(n, c) for n, c in pairs))
 
     def start() -> list[str]:
         written = plugins.load(FOLDER, key).write(path, classmap, slide)
@@ -81,12 +87,10 @@ def areas(classmap: ClassMap) -> tuple[Mapping[str, float], float]:
     return mm2, unsure * token
 
 
-def under_cursor(found: Any, classmap: ClassMap) -> str:
+def under_cursor(found: tuple[str, Mapping[str, float]]) -> str:
     """Return "Under the cursor: Stroma 0.87, Tumour 0.10"."""
     name, probs = found
-    if probs is None:
+    if not probs:
         return f"Under the cursor: {name}"
-    values = probs.values() if hasattr(probs, "values") else probs
-    pairs = sorted(zip(values, classmap.classes, strict=True), reverse=True)[:3]
-    text = ", ".join(f"{n} {float(p):.2f}" for p, n in pairs if p >= 0.01)
-    return f"Under the cursor: {text}"
+    pairs = sorted(probs.items(), key=lambda pair: -pair[1])[:3]
+    return "Under the cursor: " + ", ".join(f"{n} {p:.2f}" for n, p in pairs if p >= 0.01)

@@ -8,6 +8,7 @@ layer that is being drawn on.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -175,10 +176,7 @@ class MapView:
         if self.shown == "probability":
             value = part[..., self._index(classmap)].astype(np.float32)
         else:
-            # As ClassMap.uncertainty: how near the best class is to chance.
-            top = part.max(axis=-1).astype(np.float32)
-            n = part.shape[-1]
-            value = (1 - top) * (n / (n - 1)) if n > 1 else 1 - top
+            value = replace(classmap, labels=labels, probs=part).uncertainty()
         out = (1 + 254 * np.clip(value, 0, 1)).astype(np.uint8)
         out[labels == 0] = 0
         return out

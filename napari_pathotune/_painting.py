@@ -81,6 +81,22 @@ def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
     return Plan(backbone, grid, store, cells, grid.tokens(tissue))
 
 
+def empty_map(plan: Plan, classes: Any, colours: Any) -> ClassMap:
+    """Return a map of the whole slide with nothing on it yet."""
+    from pathotune.maps.classmap import ClassMap
+
+    lattice = plan.grid.lattice
+    return ClassMap.empty(
+        tuple(classes),
+        tuple(colours),
+        (lattice.x0, lattice.y0),
+        lattice.step,
+        plan.card.token_um,
+        lattice.rows,
+        lattice.cols,
+    )
+
+
 def follow(
     plan: Plan,
     tissue: Any,
@@ -92,7 +108,6 @@ def follow(
     focus: Any,
 ) -> Iterator[Any]:
     """Refit, then paint: the screen, then the rest or what is new (fast lane)."""
-    from pathotune.maps.classmap import ClassMap
     from pathotune.maps.paint import paint
 
     head, missing = live.update(marks, plan.store, plan.grid, tissue)
@@ -103,15 +118,7 @@ def follow(
     names = live.classes
     colours = {c.name: c.colour for c in marks.classes}
     if classmap is None or tuple(classmap.classes) != names:
-        classmap = ClassMap(
-            names,
-            tuple(colours[name] for name in names),
-            (lattice.x0, lattice.y0),
-            lattice.step,
-            plan.card.mpp * plan.card.token_px,
-            np.zeros((lattice.rows, lattice.cols), np.uint8),
-            np.zeros((lattice.rows, lattice.cols, len(names)), np.float16),
-        )
+        classmap = empty_map(plan, names, tuple(colours[name] for name in names))
         old_head = None
     yield Fitted(head, missing, classmap, live.cells, tuple(live.glass))
     whole = TilesDone(0, 0, lattice.rows, lattice.cols)

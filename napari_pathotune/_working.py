@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from napari_pathotune._painting import empty_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -85,17 +85,6 @@ def _device(work: Work) -> DeviceFound:
 
 def finished_map(plan: Plan, bundle: Any) -> ClassMap | None:
     """Return an empty map for a finished model's classes, shown while it fills."""
-    from pathotune.maps.classmap import ClassMap
-
     if not hasattr(bundle, "card_id"):
         return None
-    lattice, n = plan.grid.lattice, len(bundle.classes)
-    return ClassMap(
-        bundle.classes,
-        bundle.colours,
-        (lattice.x0, lattice.y0),
-        lattice.step,
-        plan.card.token_um,
-        np.zeros((lattice.rows, lattice.cols), np.uint8),
-        np.zeros((lattice.rows, lattice.cols, n), np.float16),
-    )
+    return empty_map(plan, bundle.classes, bundle.colours)

@@ -10,7 +10,10 @@ import os
 import sys
 import time
 
+import numpy as np
 import pytest
+
+from pathotune.events import Progress, TilesDone
 
 # The tests must not read or change what the user set in napari.
 os.environ.setdefault("NAPARI_CONFIG", "")
@@ -262,3 +265,103 @@ def window(make_napari_viewer):
     session = Session.of(viewer)
     yield viewer, session
     session.close()
+
+
+CARD = """
+id = "colour"
+name = "Colours"
+about = "mean colours, for tests"
+mpp = 1.0
+tile_px = 64
+token_px = 8
+halo = 0
+neighbourhood = 1
+dims = 6
+licence = "none"
+gated = false
+size_mb = 0.1
+url = ""
+made_for = "tests"
+
+[[parts]]
+timm = "resnet18"
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+taps = [0]
+weights = { kind = "file", where = "none.safetensors", sha256 = "%s" }
+""" % ("0" * 64)
+SLOW = 0.0
+
+
+def colour_features(slide, card, grid, store, cells, *, focus=None, **_):
+    """Do what the engine's job does with the mean and spread of colours for a network."""
+    from pathotune.slides.tiles import read_tile
+
+    todo = store.missing(cells)
+    before = len(cells) - len(todo)
+    yield Progress(before, len(cells), "Reading the tissue")
+    for n, cell in enumerate(grid.order(todo, focus() if focus else None), 1):
+        tile = read_tile(slide, grid, cell).astype(np.float32) / 255 - 0.5
+        side = card.tokens
+        parts = tile.reshape(side, card.token_px, side, card.token_px, 3)
+        tokens = np.concatenate([parts.mean((1, 3)), parts.std((1, 3))], axis=-1)
+        store.put(cell, tokens)
+        time.sleep(SLOW)
+        yield TilesDone(*grid.token_box(cell))
+        yield Progress(before + n, len(cells), "Reading the tissue", 1.0)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Use colours as features, so that the loop runs in full without torch."""
+    from napari_pathotune import _settings, _working
+    from pathotune.models import features
+    from pathotune.places import data_dir
+
+    folder = data_dir() / "models"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "colour.toml").write_text(CARD)
+    monkeypatch.setattr(features, "compute_features", colour_features)
+    monkeypatch.setattr(_settings, "backbone", lambda: "colour")
+    monkeypatch.setattr(_working, "_device", lambda work: _working.DeviceFound("CPU, 2 cores"))
+
+
+@pytest.fixture
+def patches(tmp_path):
+    """Return a made slide without um/px: red left, blue right, on white glass."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    pixels = np.full((600, 800, 3), 245, np.uint8)
+    pixels[100:500, 100:400] = (200, 90, 140)
+    pixels[100:500, 400:700] = (110, 70, 160)
+    noise = rng.integers(-25, 25, pixels.shape)
+    path = tmp_path / "patches.png"
+    Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture
+def opened(quick, window, patches, wait_until):
+    """Return viewer and session with the made slide open at 1 um/px and its features done."""
+    viewer, session = window
+    session.open(patches)
+    wait_until(lambda: session.slide is not None and session.tissue is not None, what="opening")
+    session.set_mpp(1.0)
+    wait_until(lambda: session.loop.plan is not None and not session.loop.status.computing)
+    return viewer, session
+
+
+@pytest.fixture
+def mark():
+    """Return a function that marks a square of a class on the session's slide."""
+    from shapely.geometry import box
+
+    from pathotune.marks.annotations import Annotation, new_id
+
+    def mark(session, name, x, y, side=60):
+        session.annotations.add(
+            Annotation(new_id(), name, "rectangle", box(x, y, x + side, y + side))
+        )
+
+    return mark

@@ -1,0 +1,236 @@
+"""The session: one a viewer, owner of slide, marks and map, and it leaves nothing behind."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from napari_pathotune._session import Session
+from pathotune.events import PathotuneError
+
+
+def test_one_session_a_viewer(make_napari_viewer):
+    a, b = make_napari_viewer(), make_napari_viewer()
+    one, two = Session.of(a), Session.of(b)
+    assert Session.of(a) is one and one is not two
+    assert Session.find(a) is one and Session.find(None) is None
+    one.close()
+    assert Session.find(a) is None
+    two.close()
+
+
+def test_a_slide_opens_off_the_gui_thread_and_asks_for_um_once(
+    quick, window, patches, wait_until, monkeypatch
+):
+    from pathotune.slides import slide as slides
+
+    viewer, session = window
+    threads, asked, opened = [], [], []
+    real = slides.open_slide
+
+    def spy(path, mpp=None):
+        threads.append(threading.current_thread())
+        return real(path, mpp)
+
+    monkeypatch.setattr(slides, "open_slide", spy)
+    session.mpp_needed.connect(asked.append)
+    session.slide_changed.connect(opened.append)
+    session.open(patches)
+    wait_until(lambda: session.tissue is not None)
+    assert threads[0] is not threading.main_thread()
+    assert opened == [session.slide] and asked == [session.slide]
+    assert len(viewer.layers) == 1 and session.slide_layer is viewer.layers[0]
+    assert session.loop.plan is None  # nothing is computed without um/px
+    session.set_mpp(0.5)
+    wait_until(lambda: session.loop.plan is not None)
+    session.close_slide()
+    assert session.slide is None and not viewer.layers
+
+    session.open(patches)  # the answer is remembered
+    wait_until(lambda: session.slide is not None)
+    assert session.slide.mpp == 0.5 and len(asked) == 1
+
+
+def test_an_impossible_um_is_refused_in_words(opened):
+    _, session = opened
+    with pytest.raises(PathotuneError):
+        session.set_mpp(900.0)
+
+
+def test_what_is_no_slide_is_told_in_the_slide_dock(window, tmp_path, wait_until):
+    _, session = window
+    path = tmp_path / "letter.svs"
+    path.write_text("Dear colleague")
+    failures = []
+    session.failed.connect(failures.append)
+    session.open(path)
+    wait_until(lambda: failures)
+    assert failures[0].where == "slide" and failures[0].hint
+    assert session.slide is None
+
+
+def test_two_marks_make_a_map_and_a_third_changes_it(opened, mark, wait_until):
+    viewer, session = opened
+    loop = session.loop
+    assert loop.classmap is None and loop.status.missing
+    mark(session, "Red", 150, 200)
+    wait_until(lambda: "Red" in (loop.status.missing or "") or loop.status.missing)
+    assert loop.classmap is None
+    mark(session, "Blue", 500, 200)
+    wait_until(lambda: loop.classmap is not None and loop.classmap.labels.any(), what="a map")
+    wait_until(lambda: session.jobs.idle)
+    labels = loop.classmap.labels
+    red, blue = (loop.classmap.classes.index(n) + 1 for n in ("Red", "Blue"))
+    assert np.mean(labels[20:55, 20:45] == red) > 0.95
+    assert np.mean(labels[20:55, 55:80] == blue) > 0.95
+    assert labels[2, 2] == 0  # glass
+    layer = viewer.layers["Class map"]
+    assert layer.data is labels
+    assert layer.opacity == pytest.approx(0.45)
+
+    mark(session, "Glass", 10, 300, 60)
+    wait_until(lambda: "Glass" in session.loop.classmap.classes)
+    wait_until(lambda: session.jobs.idle)
+    session.annotations.undo()
+    wait_until(lambda: "Glass" not in session.loop.classmap.classes or session.jobs.idle)
+
+
+def test_undoing_the_second_class_takes_the_map_away(opened, mark, wait_until):
+    viewer, session = opened
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    wait_until(lambda: session.loop.classmap is not None)
+    session.annotations.undo()
+    wait_until(lambda: session.loop.classmap is None)
+    assert not np.asarray(viewer.layers["Class map"].data).any()
+
+
+def test_what_is_marked_outside_the_tissue_is_computed_and_mapped(opened, mark, wait_until):
+    _, session = opened
+    mark(session, "Tissue", 200, 200)
+    mark(session, "Glass", 720, 20, 70)
+    wait_until(lambda: session.loop.classmap is not None)
+    wait_until(lambda: session.jobs.idle)
+    x = y = None
+    x, y = 755, 55
+    found = session.loop.classmap.at(x, y)
+    assert found is not None and found[0] == "Glass"
+
+
+def test_pause_keeps_the_map_and_resume_goes_on(quick, window, patches, wait_until, monkeypatch):
+    import sys
+
+    conftest = sys.modules[colour_features_module()]
+    monkeypatch.setattr(conftest, "SLOW", 0.02)
+    _, session = window
+    session.open(patches)
+    wait_until(lambda: session.tissue is not None)
+    session.set_mpp(1.0)
+    wait_until(lambda: session.loop.status.done >= 4)
+    session.loop.pause()
+    assert session.loop.status.paused
+    wait_until(lambda: session.jobs.idle)
+    done = session.loop.status.done
+    total = session.loop.status.total
+    assert done < total
+    session.loop.resume()
+    wait_until(lambda: session.loop.status.done == total)
+    assert not session.loop.status.computing or session.jobs.idle
+
+
+def colour_features_module():
+    from pathotune.models import features
+
+    return features.compute_features.__module__
+
+
+def test_features_are_kept_for_the_next_time(opened, patches, wait_until):
+    _, session = opened
+    total = session.loop.status.total
+    assert session.loop.status.done == total > 0
+    session.close_slide()
+    seen = []
+    session.status_changed.connect(lambda s: seen.append(s.done))
+    session.open(patches)
+    wait_until(lambda: session.loop.plan is not None and session.loop.status.done == total)
+    assert set(seen) <= {0, total}  # nothing was computed again
+
+
+def test_marks_come_back_after_a_crash(opened, mark, patches, wait_until, make_napari_viewer):
+    _, session = opened
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    session.close()  # the journal has them; nothing was saved
+    again = Session.of(make_napari_viewer())
+    try:
+        again.open(patches)
+        wait_until(lambda: again.slide is not None)
+        assert again.recovered == 2
+        assert again.annotations.counts() == {"Red": 1, "Blue": 1}
+        wait_until(lambda: again.loop.classmap is not None)
+    finally:
+        again.close()
+
+
+def test_taking_the_slide_layer_away_closes_the_slide(opened, mark, wait_until):
+    viewer, session = opened
+    slide = session.slide
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    wait_until(lambda: session.loop.classmap is not None)
+    viewer.layers.remove(session.slide_layer)
+    assert session.slide is None and session.loop.plan is None
+    assert not session.annotations.items
+    assert "Class map" not in viewer.layers
+    wait_until(lambda: session.jobs.idle)
+    with pytest.raises(PathotuneError):
+        slide.read_level(0, 0, 0, 4, 4)
+
+
+def test_a_slide_opened_by_napari_itself_is_taken_over(quick, window, patches, wait_until):
+    from napari_pathotune import _contributions
+
+    viewer, session = window
+    data, kwargs, _ = _contributions.slide_reader(str(patches))(str(patches))[0]
+    layer = viewer.add_image(data, **kwargs)
+    wait_until(lambda: session.slide is not None and session.tissue is not None)
+    assert session.slide_layer is layer and len(viewer.layers) == 1
+
+
+def test_closing_leaves_no_thread_and_no_open_slide(opened, mark):
+    _, session = opened
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    slide = session.slide
+    session.close()
+    names = [t.name for t in threading.enumerate()]
+    assert not any("pathotune" in n for n in names)
+    with pytest.raises(PathotuneError):
+        slide.read_level(0, 0, 0, 4, 4)
+    assert session.jobs.closed
+    session.close()  # twice is once
+
+
+def test_closing_the_window_closes_the_session(make_napari_viewer):
+    from napari_pathotune._docks import Docks
+
+    viewer = make_napari_viewer()
+    session = Session.of(viewer)
+    Docks.of(viewer).open("slide")
+    viewer.close()
+    assert session.jobs.closed
+
+
+def test_another_backbone_means_other_features(opened, wait_until):
+    _, session = opened
+    from pathotune.places import data_dir
+
+    text = (data_dir() / "models" / "colour.toml").read_text()
+    other = text.replace('id = "colour"', 'id = "other"').replace("token_px = 8", "token_px = 16")
+    (data_dir() / "models" / "other.toml").write_text(other)
+    old = session.loop.plan
+    session.set_card("other")
+    wait_until(lambda: session.loop.plan is not None and session.loop.plan is not old)
+    assert session.loop.plan.card.id == "other"
