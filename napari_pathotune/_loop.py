@@ -16,7 +16,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_pathotune import _settings
-from napari_pathotune._painting import Fitted, Plan, follow, make_plan
+from napari_pathotune._painting import Fitted, Plan, Todo, follow, make_plan
 from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
 from pathotune.events import Note, Progress, TilesDone
 
@@ -78,7 +78,7 @@ class MapLoop:
         self._live: Any = None
         self._focus: Region | None = None
         self._dirty: list[TilesDone] = []
-        self._refit = False
+        self._wanted: Region | None = None
         self._soon = self._timer(_SETTLE_MS, self._paint)
         self._verdict = self._timer(_VERDICT_MS, self._validate)
 
@@ -107,7 +107,6 @@ class MapLoop:
 
     def marks_changed(self) -> None:
         """The marks changed: refit, repaint."""
-        self._refit = True
         if self.plan is not None:
             self._soon.start()
         else:
@@ -139,6 +138,7 @@ class MapLoop:
         had_map, self.classmap = self.classmap is not None, None
         self.head = self.evaluation = self.missing = self._live = None
         self._dirty.clear()
+        self._wanted = None
         self.status = LoopStatus(paused=self.paused)
         self._session.status_changed.emit(self.status)
         if had_map:
@@ -197,7 +197,7 @@ class MapLoop:
     def _planned(self, plan: Plan) -> None:
         from pathotune.learn.live import LiveProbe
 
-        self.plan, self._live, self._refit = plan, LiveProbe(plan.card.neighbourhood), True
+        self.plan, self._live = plan, LiveProbe(plan.card.neighbourhood)
         self._paint()
         self._compute()
 
@@ -237,8 +237,8 @@ class MapLoop:
         )
 
     def focus(self) -> Region | None:
-        """What to compute first; asked from the engine lane between batches."""
-        return self._focus
+        """What to compute first: marks without features, then the screen; asked from lanes."""
+        return self._wanted or self._focus
 
     def _on_features(self, event: Any) -> None:
         if isinstance(event, TilesDone):
@@ -262,12 +262,18 @@ class MapLoop:
         session, plan, tissue = self._session, self.plan, self._session.tissue
         if plan is None or tissue is None or session.bundle is not None:
             return
-        dirty, self._dirty = self._dirty, []
-        marks, live, old, old_map = session.annotations, self._live, self.head, self.classmap
-        self._refit = False
+        session.jobs.cancel("paint")  # hands back what it had not painted yet
+        todo, self._dirty = Todo(self._dirty), []
+        marks, live = session.annotations, self._live
+        old = (self.head, self.classmap)
 
         def start() -> Iterator[Any]:
-            return follow(plan, tissue, marks, live, old, old_map, dirty, self.focus)
+            return follow(plan, tissue, marks, live, old, todo, self.focus)
+
+        def cancelled() -> None:
+            self._dirty.extend(todo.boxes)
+            if todo.painted is not None:  # its last words may not have been heard
+                session.map_changed.emit(todo.painted)
 
         session.run(
             "fast",
@@ -279,7 +285,7 @@ class MapLoop:
             quiet=True,
             on_event=self._on_painted,
             on_done=lambda _: self._verdict.start(),
-            on_cancelled=lambda: self._dirty.extend(dirty),
+            on_cancelled=cancelled,
         )
 
     def _on_painted(self, event: Any) -> None:
@@ -288,6 +294,7 @@ class MapLoop:
             new_map = event.classmap is not self.classmap
             new_head = event.head is not self.head
             self.head, self.missing, self.classmap = event.head, event.missing, event.classmap
+            self._wanted = event.wanted
             self._say(missing=event.missing, has_map=event.classmap is not None)
             self._reach_marks(event)
             if new_head:

@@ -16,7 +16,7 @@ from napari_pathotune import _settings
 from pathotune.events import TilesDone
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
@@ -36,13 +36,15 @@ class Fitted:
     classmap: ClassMap | None
     cells: Any = None
     glass: tuple[str, ...] = ()
+    wanted: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A backbone's lattice over a slide, its features on disk, the tiles to compute.
 
-    `tokens` (rows, cols) tells which tokens of the lattice lie on tissue.
+    `tokens` is (rows, cols) bool over the lattice; `cells` are the tiles of the
+    tissue with a rim, so that every token on tissue has all its neighbours.
     """
 
     card: Any
@@ -50,6 +52,19 @@ class Plan:
     store: Any
     cells: Any
     tokens: Any
+
+
+class Todo:
+    """Boxes still to paint and boxes painted; outlives a painting that is cancelled."""
+
+    def __init__(self, boxes: list[TilesDone]) -> None:
+        self.boxes = boxes
+        self.painted: TilesDone | None = None
+
+    def done(self, box: TilesDone) -> None:
+        """Tick a box off."""
+        self.boxes.remove(box)
+        self.painted = box if self.painted is None else self.painted.merge(box)
 
 
 def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
@@ -102,35 +117,50 @@ def follow(
     tissue: Any,
     marks: Any,
     live: Any,
-    old_head: Any,
-    classmap: ClassMap | None,
-    dirty: list[TilesDone],
-    focus: Any,
+    old: tuple[Any, ClassMap | None],
+    todo: Todo,
+    focus: Callable[[], Region | None],
 ) -> Iterator[Any]:
-    """Refit, then paint: the screen, then the rest or what is new (fast lane)."""
+    """Refit, then paint: the screen first, then the rest or what is new (fast lane).
+
+    Parameters
+    ----------
+    old : (head, map)
+        Of the last time; what is still true of them is not painted again.
+    todo : Todo
+        What new features call for; everything is added when the model changed.
+
+    Yields
+    ------
+    Fitted, then TilesDone
+    """
     from pathotune.maps.paint import paint
 
+    old_head, classmap = old
     head, missing = live.update(marks, plan.store, plan.grid, tissue)
-    lattice = plan.grid.lattice
+    lacking = next((c for c in live.cells if not plan.store.has(c)), None)
+    wanted = None if lacking is None else plan.grid.lattice.region(*plan.grid.token_box(lacking))
+    lattice, rim = plan.grid.lattice, plan.card.neighbourhood // 2
     if head is None:
-        yield Fitted(None, missing, None, live.cells, tuple(live.glass))
+        yield Fitted(None, missing, None, live.cells, tuple(live.glass), wanted)
         return
     names = live.classes
-    colours = {c.name: c.colour for c in marks.classes}
     if classmap is None or tuple(classmap.classes) != names:
+        colours = {c.name: c.colour for c in marks.classes}
         classmap = empty_map(plan, names, tuple(colours[name] for name in names))
         old_head = None
-    yield Fitted(head, missing, classmap, live.cells, tuple(live.glass))
     whole = TilesDone(0, 0, lattice.rows, lattice.cols)
-    boxes = _chunks(dirty if head is old_head else [whole])
-    view = focus()
-    if view is not None and head is not old_head:
-        r0, c0, r1, c1 = lattice.window(view)
-        boxes.insert(0, TilesDone(r0, c0, r1, c1))
-    first = True
-    while boxes:
-        box = boxes.pop(0 if first else _nearest(boxes, lattice, focus()))
-        first = False
+    if head is not old_head:
+        todo.boxes = _chunks([whole])
+        view = focus()
+        if view is not None:
+            todo.boxes.insert(0, TilesDone(*lattice.window(view)))
+    else:
+        todo.boxes = _chunks([_grown(box, rim, whole) for box in todo.boxes])
+    yield Fitted(head, missing, classmap, live.cells, tuple(live.glass), wanted)
+    at = 0
+    while todo.boxes:
+        box = todo.boxes[at]
         window = (box.row0, box.col0, box.row1, box.col1)
         labels, probs = paint(plan.store, head, window, plan.tokens, plan.card.neighbourhood)
         _show_marked(live, plan, head, window, labels, probs)
@@ -140,6 +170,18 @@ def follow(
             if classmap.probs is not None:
                 classmap.probs[rows, cols] = probs
             yield box
+        todo.done(box)
+        at = _nearest(todo.boxes, lattice, focus())
+
+
+def _grown(box: TilesDone, rim: int, whole: TilesDone) -> TilesDone:
+    """Return a box with the neighbours whose mean it changes."""
+    return TilesDone(
+        max(box.row0 - rim, 0),
+        max(box.col0 - rim, 0),
+        min(box.row1 + rim, whole.row1),
+        min(box.col1 + rim, whole.col1),
+    )
 
 
 def _show_marked(
@@ -167,7 +209,7 @@ def _chunks(boxes: list[TilesDone]) -> list[TilesDone]:
 
 
 def _nearest(boxes: list[TilesDone], lattice: Any, view: Region | None) -> int:
-    if view is None:
+    if view is None or not boxes:
         return 0
     r0, c0, r1, c1 = lattice.window(view)
     row, col = (r0 + r1) / 2, (c0 + c1) / 2

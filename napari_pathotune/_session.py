@@ -160,7 +160,7 @@ class Session(Marking):
         if viewer is not None:
             _layers.rescale(viewer, self.slide)
         self.mpp_changed.emit(mpp)
-        self.loop.restart()
+        self.find_tissue()  # it depends on the scale; the loop starts when it is found
 
     def find_tissue(self) -> None:
         """Find the tissue (again); `tissue_changed` follows."""
