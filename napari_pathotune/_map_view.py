@@ -150,7 +150,8 @@ class MapView:
         self._labels.visible = self.shown == "classes"
         if self._values is not None:
             self._values.visible = wants_values
-            self._values.name = self._title(classmap)
+            if wants_values:
+                self._values.name = self._title(classmap)
 
     def _forget_removed(self, viewer: Any) -> None:
         """The user may have taken our layers out of the list; they are made again."""
