@@ -62,6 +62,7 @@ class AnnotateDock(QWidget):
             (session.mpp_changed, self._refresh),
             (session.annotations_replaced, self._refresh),
             (session.annotations_changed, self._refresh),
+            (session.model_changed, self._say_next),
             (session.failed, self._on_failed),
             (self.board.class_chosen, self._refresh),
             (self.board.note, self.notice.say),
@@ -142,6 +143,8 @@ class AnnotateDock(QWidget):
         step = self.step
         if step.action in {"open", "mpp"}:
             self.session.dock_wanted.emit("slide")
+        elif step.action == "follow":
+            self.session.use_bundle(None)
         elif step.action == "add_class":
             self.add_class()
         elif step.action == "give_class":
@@ -268,11 +271,12 @@ class AnnotateDock(QWidget):
             counts=marks.counts(),
             unclassified=sum(a.class_name not in known for a in marks.items),
             active=self.board.active_class,
+            loaded=session.bundle is not None,
         )
         self.hint.setText(self.step.text)
         self.primary.setText(self.step.button)
         self.primary.setToolTip(self.step.text)
-        ready = self.step.action in {"mark", "give_class"} or (
+        ready = self.step.action in {"mark", "give_class", "follow"} or (
             self.step.action == "add_class" and bool(names)
         )
         self.tools.allow("" if ready else self.step.text)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-Action = Literal["open", "mpp", "add_class", "mark", "give_class"]
+Action = Literal["open", "mpp", "follow", "add_class", "mark", "give_class"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,7 @@ def next_step(
     counts: Mapping[str, int],
     unclassified: int = 0,
     active: str | None = None,
+    loaded: bool = False,
 ) -> Step:
     """Return what to do next.
 
@@ -49,6 +50,8 @@ def next_step(
         Regions without a class.
     active : str, optional
         The chosen class, preferred where several lack the same.
+    loaded : bool
+        A model from a file draws the map, which does not learn from marks.
     """
     if not has_slide:
         return Step("Open a slide first, or try the sample.", "Open a slide", "open")
@@ -57,6 +60,12 @@ def next_step(
             "The slide does not say how large a pixel is. Type µm/px in the Slide dock.",
             "Enter µm/px",
             "mpp",
+        )
+    if loaded:
+        return Step(
+            "A loaded model draws the map; it does not learn from your marks.",
+            "Follow my marks",
+            "follow",
         )
     if not classes:
         return Step("What do you want to tell apart? Add two classes.", "Add a class", "add_class")

@@ -124,7 +124,9 @@ class TuneDock(QWidget):
 
     def do_next(self) -> None:
         """Do what the button at the foot says."""
-        if self._can_save() and self.step.enough:
+        if self.session.bundle is not None:
+            self.session.dock_wanted.emit("classify")
+        elif self._can_save() and self.step.enough:
             self.save()
         else:
             self.session.dock_wanted.emit(
@@ -233,7 +235,10 @@ class TuneDock(QWidget):
         self.load_button.setToolTip(
             LOAD_TIP if session.slide is not None else "Open a slide first."
         )
-        if self._can_save() and (self.step.enough or bundle is not None):
+        if bundle is not None:
+            self.primary.setText("Look at the map")
+            self.hint.setText("Compare its map with what you see before you trust it.")
+        elif self._can_save() and self.step.enough:
             self.primary.setText("Save model...")
             self.hint.setText("Save it to use it on other slides, or from the command line.")
         else:
@@ -244,7 +249,7 @@ class TuneDock(QWidget):
     def _show_bundle(self, bundle: Any) -> None:
         self.title.setText("<b>Loaded model</b>: does not follow your marks")
         self.verdict.setText(f"Tells apart {', '.join(bundle.classes)}.")
-        self.worth.setText("How it does on this slide is unknown: look before you trust it.")
+        self.worth.setText("How it does on this slide is unknown.")
         self._show_numbers(None)
 
     def _show_fast(self, evaluation: Any) -> None:

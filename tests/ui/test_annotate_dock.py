@@ -191,6 +191,13 @@ def test_without_a_slide_or_its_scale_the_way_leads_to_the_slide_dock(dock):
     assert wanted == ["slide", "slide"]
 
 
+def test_a_loaded_model_does_not_follow_and_the_dock_says_so(dock):
+    dock.session.use_bundle(object())
+    assert "does not learn from your marks" in dock.hint.text()
+    dock.primary.click()
+    assert dock.session.bundle is None and dock.primary.text() == "Mark Tumour"
+
+
 def test_the_sheet_of_keys_comes_with_a_question_mark(dock):
     from qtpy.QtCore import Qt
     from qtpy.QtTest import QTest

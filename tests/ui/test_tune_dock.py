@@ -159,6 +159,10 @@ def test_saving_and_loading_say_what_happened(dock, monkeypatch, tmp_path):
     assert dock.session.bundle is bundle and not dock.working.isVisible()
     assert "does not follow your marks" in dock.title.text()
     assert "unknown" in dock.worth.text() and not dock.bars.isVisible()
+    wanted = []
+    dock.session.dock_wanted.connect(wanted.append)
+    dock.primary.click()
+    assert wanted == ["classify"]
     dock.back_button.click()
     assert dock.session.bundle is None and "F1 0.81" in dock.verdict.text()
 
