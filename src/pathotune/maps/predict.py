@@ -9,27 +9,25 @@ interruption, or on what was computed before.
 from __future__ import annotations
 
 import csv
-import math
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pathotune.events import Job, Note, PathotuneError, TilesDone
-from pathotune.maps.classmap import ClassMap
+from pathotune.maps.frame import Frame, where_to_look
 from pathotune.maps.paint import paint
 from pathotune.models.features import FeatureStore, compute_features
 from pathotune.models.tuning.linear import LinearHead
-from pathotune.slides.tiles import TileGrid
-from pathotune.slides.tissue import full_mask, mask_from_polygons, tissue_mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pathotune.maps.classmap import ClassMap
     from pathotune.models.bundle import ModelBundle
     from pathotune.slides.slide import Region, Slide
     from pathotune.slides.tissue import TissueMask
@@ -42,7 +40,7 @@ def predict(
     bundle: ModelBundle,
     *,
     region: Region | None = None,
-    tissue: str | Path = "auto",
+    tissue: TissueMask | str | Path = "auto",
     device: str = "auto",
     store: FeatureStore | None = None,
     focus: Callable[[], Region | None] | None = None,
@@ -59,7 +57,7 @@ def predict(
         The model; its backbone must be on this computer.
     region : Region, optional
         Map only this part; the map begins at its corner.
-    tissue : "auto", "off" or Path
+    tissue : "auto", "off", Path or TissueMask
         Where to predict: the tissue found, everywhere, or the polygons of a GeoJSON file.
         A model that was made without a mask always looks everywhere.
     device : str
@@ -91,67 +89,51 @@ def predict(
             f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
             "warning",
         )
-    step = card.token_px * card.mpp / slide.need_mpp()
-    area = slide.bounds if region is None else region.intersect(slide.bounds)
-    if area is None:
-        raise PathotuneError(
-            "The region lies outside the slide.",
-            f"The slide is {slide.width} x {slide.height} pixels.",
-        )
-    grid = TileGrid.plan(
-        slide.width,
-        slide.height,
-        slide.need_mpp(),
+    frame = Frame.over(
+        slide,
+        region,
         mpp=card.mpp,
         tile_px=card.tile_px,
         token_px=card.token_px,
         halo=card.halo,
-        origin=(_phase(area.x, step), _phase(area.y, step)),
     )
-    lattice = grid.lattice
-    row0, col0 = round((area.y - lattice.y0) / step), round((area.x - lattice.x0) / step)
-    rows = min(math.ceil(area.height / step - 1e-6), lattice.rows - row0)
-    cols = min(math.ceil(area.width / step - 1e-6), lattice.cols - col0)
-    origin = (lattice.x0 + col0 * step, lattice.y0 + row0 * step)
-    classmap = _usable(into, bundle, origin, step, rows, cols) or ClassMap.empty(
-        bundle.classes, bundle.colours, origin, step, card.mpp * card.token_px, rows, cols
-    )
-    mask = _mask(slide, bundle, tissue)
+    grid, lattice = frame.grid, frame.grid.lattice
+    classmap = frame.canvas(bundle.classes, bundle.colours, into)
+    mask = where_to_look(slide, "off" if _looks_everywhere(bundle, tissue) else tissue)
     on_tissue = grid.tokens(mask)
     rim = card.neighbourhood // 2
-    cells = grid.cells(mask, None if region is None else area, margin_tokens=rim)
+    cells = grid.cells(mask, None if region is None else frame.area, margin_tokens=rim)
 
     def painted(box: TilesDone) -> TilesDone | None:
         """Paint what a change in a box of the lattice changes; return it as a box of the map."""
-        r0, c0 = max(box.row0 - rim, row0), max(box.col0 - rim, col0)
-        r1, c1 = min(box.row1 + rim, row0 + rows), min(box.col1 + rim, col0 + cols)
-        if r0 >= r1 or c0 >= c1:
+        grown = frame.clip(box, rim)
+        if grown is None:
             return None
-        window = (r0, c0, r1, c1)
+        window = (grown.row0, grown.col0, grown.row1, grown.col1)
         labels, probs = paint(kept, head, window, on_tissue, card.neighbourhood)
-        here = np.s_[r0 - row0 : r1 - row0, c0 - col0 : c1 - col0]
-        classmap.labels[here] = labels
+        here = frame.on_map(grown)
+        rows, cols = slice(here.row0, here.row1), slice(here.col0, here.col1)
+        classmap.labels[rows, cols] = labels
         if classmap.probs is not None:
-            classmap.probs[here] = probs
-        return TilesDone(r0 - row0, c0 - col0, r1 - row0, c1 - col0)
+            classmap.probs[rows, cols] = probs
+        return here if labels.any() else None
 
     with ExitStack() as stack:
-        if store is not None and store.shape == (lattice.rows, lattice.cols):
+        corner = lattice.x0 == lattice.y0 == 0  # a store is of the lattice through (0, 0)
+        if store is not None and corner and store.shape == (lattice.rows, lattice.cols):
             kept = store
         else:
             kept = stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
-        for box in _chunks(row0, col0, rows, cols):
+        for box in _chunks(frame):
             done = painted(box)
-            if done is not None and classmap.labels[done.row0 : done.row1].any():
+            if done is not None:
                 yield done
         job = compute_features(slide, card, grid, kept, cells, device=device, focus=focus)
+        stack.enter_context(closing(job))
         for event in job:
-            if isinstance(event, TilesDone):
-                done = painted(event)
-                if done is not None:
-                    yield done
-            else:
-                yield event
+            shown = painted(event) if isinstance(event, TilesDone) else event
+            if shown is not None:
+                yield shown
     return classmap
 
 
@@ -167,42 +149,18 @@ def _head(bundle: ModelBundle) -> LinearHead:
     return head
 
 
-def _phase(place: float, step: float) -> float:
-    """Return where the lattice through a place begins on the slide, from 0 to one step."""
-    phase = place % step
-    return 0.0 if phase < 1e-6 or step - phase < 1e-6 else phase
+def _looks_everywhere(bundle: ModelBundle, tissue: TissueMask | str | Path) -> bool:
+    """Tell whether the model was made without the mask of found tissue that is asked for."""
+    found = tissue == "auto" or getattr(tissue, "source", "") == "auto"
+    return found and bundle.tissue == "off"
 
 
-def _usable(
-    into: ClassMap | None,
-    bundle: ModelBundle,
-    origin: tuple[float, float],
-    step: float,
-    rows: int,
-    cols: int,
-) -> ClassMap | None:
-    """Return `into` when it is a map of this place for these classes."""
-    if into is None or into.classes != bundle.classes or into.labels.shape != (rows, cols):
-        return None
-    same = np.allclose([*into.origin, into.step], [*origin, step], atol=1e-6)
-    return into if same else None
-
-
-def _mask(slide: Slide, bundle: ModelBundle, tissue: str | Path) -> TissueMask:
-    if isinstance(tissue, Path):
-        from pathotune.marks.geojson import read_geojson
-
-        return mask_from_polygons(slide, [a.area() for a in read_geojson(tissue).items])
-    if tissue == "off" or bundle.tissue == "off":
-        return full_mask(slide)
-    return tissue_mask(slide)
-
-
-def _chunks(row0: int, col0: int, rows: int, cols: int) -> Iterator[TilesDone]:
-    for r in range(row0, row0 + rows, CHUNK):
-        for c in range(col0, col0 + cols, CHUNK):
-            r1, c1 = min(r + CHUNK, row0 + rows), min(c + CHUNK, col0 + cols)
-            yield TilesDone(r, c, r1, c1)
+def _chunks(frame: Frame) -> Iterator[TilesDone]:
+    """Cut a map into boxes of the lattice that are painted at once."""
+    row1, col1 = frame.row0 + frame.rows, frame.col0 + frame.cols
+    for r in range(frame.row0, row1, CHUNK):
+        for c in range(frame.col0, col1, CHUNK):
+            yield TilesDone(r, c, min(r + CHUNK, row1), min(c + CHUNK, col1))
 
 
 @dataclass(frozen=True)
