@@ -79,3 +79,20 @@ def test_another_colour_moves_a_token_less_than_another_tissue(tiles):
     moved = np.linalg.norm(plain - changed, axis=-1)
     apart = [np.linalg.norm(plain[i] - plain[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert moved.max() < 0.5 * min(apart)
+
+
+def test_the_ready_bundle_belongs_to_the_backbone_and_says_what_it_is_for(tiles):
+    from pathotune.models.bundle import ModelBundle
+    from pathotune.models.tuning.linear import LinearHead
+
+    bundle = ModelBundle.load(places.resources() / "bundles" / "crc_nine.safetensors")
+    chosen = bundle.card()
+    assert chosen.id == DEFAULT_ID
+    assert len(bundle.classes) == 9
+    assert "colorectal" in bundle.meta["made_for"]
+    assert "Macenko" in bundle.meta["limits"]
+    assert 0.5 < bundle.meta["metrics"]["macro_f1"] < 1
+    head = LinearHead.from_arrays(bundle.arrays)
+    tokens = load_backbone(chosen).tokens(tiles).mean((1, 2))
+    found = [bundle.classes[i] for i in head.logits(tokens).argmax(1)]
+    assert found == ["LYM", "NORM", "TUM"]
