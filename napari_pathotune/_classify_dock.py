@@ -192,7 +192,8 @@ class ClassifyDock(QWidget):
             self.shown.setCurrentIndex(at)
 
     def _list_classes(self) -> None:
-        self.legend.set_classes(self._classes(), self.session.view.hidden)
+        meanings = getattr(self.session.bundle, "meta", {}).get("class_meanings", {})
+        self.legend.set_classes(self._classes(), self.session.view.hidden, meanings)
 
     def _on_view(self) -> None:
         view = self.session.view
@@ -241,7 +242,9 @@ class ClassifyDock(QWidget):
             hint = status.missing or "The map appears as soon as two classes are marked."
             verb = "Mark regions"
         else:
-            hint, verb = status.missing or "", "Export..."
+            reading = "Still reading what you marked; the map is not complete yet."
+            hint = status.missing or (reading if status.reading and status.computing else "")
+            verb = "Export..."
         self.hint.setText(hint)
         self.hint.setVisible(bool(hint))
         self.primary.setText(verb)

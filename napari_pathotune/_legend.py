@@ -42,8 +42,9 @@ class Legend(QWidget):
         self,
         classes: Sequence[tuple[str, tuple[int, int, int]]],
         hidden: frozenset[str] = frozenset(),
+        meanings: Mapping[str, str] | None = None,
     ) -> None:
-        """Show these classes, each with its colour."""
+        """Show these classes, each with its colour; `meanings` spell out short names."""
         while self._grid.count():
             item = self._grid.takeAt(0)
             widget = item.widget() if item is not None else None
@@ -59,7 +60,8 @@ class Legend(QWidget):
             with QSignalBlocker(box):
                 box.setChecked(name not in hidden)
             box.toggled.connect(self._on_toggled)
-            label = Elided(name, Qt.TextElideMode.ElideRight)
+            meaning = (meanings or {}).get(name)
+            label = Elided(f"{meaning} ({name})" if meaning else name, Qt.TextElideMode.ElideRight)
             area, share = _number(), _number()
             for column, widget in enumerate((box, label, area, share)):
                 self._grid.addWidget(widget, row, column)

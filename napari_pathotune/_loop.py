@@ -36,7 +36,8 @@ class LoopStatus:
     """What the docks say about the loop.
 
     `missing` is one sentence on what the model needs next, or None; `done` of
-    `total` tiles have features; `has_map` tells whether there is a map to show.
+    `total` tiles have features; `has_map` tells whether there is a map to show, `reading`
+    whether features are still missing under the marks.
     """
 
     missing: str | None = None
@@ -45,6 +46,7 @@ class LoopStatus:
     computing: bool = False
     paused: bool = False
     has_map: bool = False
+    reading: bool = False
     seconds_left: float | None = None
 
 
@@ -217,6 +219,7 @@ class MapLoop:
         bundle = session.bundle
         if bundle is not None:
             self.classmap = finished_map(plan, bundle)
+            self._say(missing=None, has_map=self.classmap is not None)
             session.map_changed.emit(None)
 
         def start() -> Any:
@@ -232,7 +235,7 @@ class MapLoop:
             replace=True,
             background=True,
             on_event=self._on_features,
-            on_done=lambda _: self._say(computing=False, seconds_left=None),
+            on_done=self._computed,
             on_error=self._on_features_failed,
         )
 
@@ -251,6 +254,13 @@ class MapLoop:
             self._session.know_device(event.name)
         elif isinstance(event, Progress):
             self._say(done=event.done, total=event.total, seconds_left=event.seconds_left)
+
+    def _computed(self, result: Any) -> None:
+        if result is not None and result is not self.classmap:  # a network with its own lattice
+            self.classmap = result
+            self._say(has_map=True)
+            self._session.map_changed.emit(None)
+        self._say(computing=False, seconds_left=None)
 
     def _on_features_failed(self, error: Any) -> None:
         self._say(computing=False)
@@ -295,7 +305,11 @@ class MapLoop:
             new_head = event.head is not self.head
             self.head, self.missing, self.classmap = event.head, event.missing, event.classmap
             self._wanted = event.wanted
-            self._say(missing=event.missing, has_map=event.classmap is not None)
+            self._say(
+                missing=event.missing,
+                has_map=event.classmap is not None,
+                reading=event.wanted is not None,
+            )
             self._reach_marks(event)
             if new_head:
                 session.model_changed.emit()

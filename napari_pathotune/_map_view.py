@@ -46,6 +46,7 @@ class MapView:
         self.hidden: frozenset[str] = frozenset()
         self._labels: Any = None
         self._values: Any = None
+        self._place: dict[str, Any] = {}
         session.map_changed.connect(self._on_map)
         session.slide_changed.connect(self._on_slide)
         session.mpp_changed.connect(self._on_scale)
@@ -127,11 +128,15 @@ class MapView:
         self._forget_removed(viewer)
         classmap = session.loop.classmap
         lattice = plan.grid.lattice
-        shape = (lattice.rows, lattice.cols)
-        labels = np.zeros(shape, np.uint8) if classmap is None else classmap.labels
-        place = _layers.grid_place(slide, lattice.step, (lattice.x0, lattice.y0))
-        if self._labels is None or self._labels.data.shape != shape:
+        if classmap is None:
+            labels = np.zeros((lattice.rows, lattice.cols), np.uint8)
+            place = _layers.grid_place(slide, lattice.step, (lattice.x0, lattice.y0))
+        else:
+            labels = classmap.labels
+            place = _layers.grid_place(slide, classmap.step, classmap.origin)
+        if self._labels is None or self._place != place:
             self._drop()
+            self._place = place
             self._labels = _layers.add_labels(
                 viewer, slide, labels, name=MAP_NAME, place=place, opacity=self.opacity
             )

@@ -80,6 +80,7 @@ class SlideDock(QWidget):
         self.mpp.changed.connect(self._refresh)
         self.mpp.hide()
         self.tissue_line = forms.line()
+        self.tissue_line.setToolTip("Area, and share of the slide")
         self.show_tissue = forms.small("Show", "Draw the border of the tissue", self._show_tissue)
         self.show_tissue.setCheckable(True)
         self.redo = forms.small("Redo", "Find the tissue again", self.session.find_tissue)

@@ -62,7 +62,7 @@ def stain(slide: Slide) -> str:
 
 
 def tissue(slide: Slide, mask: TissueMask | None) -> str:
-    """Return "Tissue 4.1 mm², 62 % of the slide"."""
+    """Return "Tissue: 4.1 mm², 62%"."""
     if mask is None:
         return "Looking for tissue..."
     share = mask.area_px() / (slide.width * slide.height)
@@ -71,4 +71,4 @@ def tissue(slide: Slide, mask: TissueMask | None) -> str:
     if slide.mpp_x is None or slide.mpp_y is None:
         return f"Tissue: {share:.0%} of the slide"
     mm2 = mask.area_px() * slide.mpp_x * slide.mpp_y / 1e6
-    return f"Tissue: {area_text(mm2)}, {share:.0%} of the slide"
+    return f"Tissue: {area_text(mm2)}, {share:.0%}"

@@ -68,6 +68,7 @@ def draw(work: Work, bundle: Any, into: ClassMap | None) -> Generator[Any, None,
         yield from predict(
             work.slide,
             bundle,
+            tissue=work.tissue,
             device=work.device,
             store=work.plan.store,
             focus=work.focus,

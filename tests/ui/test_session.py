@@ -90,9 +90,9 @@ def test_two_marks_make_a_map_and_a_third_changes_it(opened, mark, wait_until):
     assert layer.data is labels
     assert layer.opacity == pytest.approx(0.45)
 
-    before = labels.copy()
+    before = session.loop.classmap.probs.copy()
     mark(session, "Red", 560, 380)  # a correction changes the map that is there
-    wait_until(lambda: (session.loop.classmap.labels != before).any(), what="a change")
+    wait_until(lambda: (session.loop.classmap.probs != before).any(), what="a change")
 
 
 def test_undoing_the_second_class_takes_the_map_away(opened, mark, wait_until):
