@@ -279,6 +279,12 @@ class Pen:
         return None, ""
 
     def _on_slide(self, *_: Any) -> None:
+        """Put the tool down: what was half drawn belonged to the slide before."""
+        if self.board.drawing:
+            self.discard()
+        for ours in (self.board.regions.layer, self.board.points.layer):
+            if ours is not None:
+                ours.mode = "pan_zoom"
         layer = self.board.session.slide_layer
         if layer is not None:
             _keys.bind(layer, _keys.SLIDE, self.actions)

@@ -105,6 +105,16 @@ def test_choosing_another_tool_ends_the_polygon_without_its_loose_corner(desk):
     in_step(desk)
 
 
+def test_what_is_half_drawn_does_not_go_over_to_the_next_slide(desk):
+    desk.pen.take("polygon")
+    desk.click((300, 300), (450, 300), (450, 450))
+    desk.session.take(annotations.AnnotationSet())
+    desk.session.slide_changed.emit(desk.session.slide)
+    desk.settle()
+    assert not desk.marks.items and not desk.board.drawing and desk.pen.tool == "pan"
+    assert desk.board.regions.layer.nshapes == 0
+
+
 def test_a_stroke_has_the_width_of_the_brush_in_um(desk):
     desk.board.pen_um = 60.0
     desk.pen.take("brush")
