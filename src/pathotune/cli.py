@@ -17,10 +17,12 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pathotune import __version__
-from pathotune.events import Event, Note, PathotuneError, Progress, drain
+from pathotune._console import Teller, plain
+from pathotune.events import PathotuneError, drain
+from pathotune.places import resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,8 +30,8 @@ if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard
     from pathotune.slides.slide import Region, Slide
 
+STORY = "story"  # a result that brings its own words for people
 DONE, OUR_FAULT, USERS_TURN, INTERRUPTED = 0, 1, 2, 130
-QUIET_S = 2.0  # between two lines of progress where they cannot overwrite each other
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,48 +42,13 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USERS_TURN, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
-class _Teller:
-    """Tells on standard error what a job does."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
-        self._last = 0.0
-        self._open = False
-
-    def __call__(self, event: Event) -> None:
-        """Show a note at once, progress not too often."""
-        if isinstance(event, Note):
-            self.close()
-            print(event.text, file=self._stream, flush=True)
-        elif isinstance(event, Progress):
-            now = time.monotonic()
-            last_step = event.done >= event.total
-            if not last_step and now - self._last < (0.1 if self._live else QUIET_S):
-                return
-            self._last = now
-            left = f", about {event.seconds_left:.0f} s left" if event.seconds_left else ""
-            text = f"{event.what}: {event.done} of {event.total}{left}"
-            if self._live:
-                print(f"\r\x1b[K{text}", end="", file=self._stream, flush=True)
-                self._open = True
-            else:
-                print(text, file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """End a line that was being overwritten."""
-        if self._open:
-            print(file=self._stream)
-            self._open = False
-
-
 def _open(path: str, mpp: float | None) -> Slide:
     from pathotune.slides.slide import open_slide
 
     return open_slide(path, mpp=mpp)
 
 
-def _card(args: argparse.Namespace, tell: _Teller) -> ModelCard:
+def _card(args: argparse.Namespace, tell: Teller) -> ModelCard:
     """Return the card that was named; naming one that lies on a hub is the yes to its download."""
     from pathotune.models.cards import DEFAULT_ID, card
     from pathotune.models.weights import download
@@ -92,7 +59,7 @@ def _card(args: argparse.Namespace, tell: _Teller) -> ModelCard:
     return chosen
 
 
-def _info(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _info(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     with _open(args.slide, args.mpp) as slide:
         return {
             "name": slide.name,
@@ -119,7 +86,7 @@ def _info(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
         }
 
 
-def _tissue(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _tissue(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from shapely.geometry import mapping
 
     from pathotune.cases.replacing import replacing
@@ -145,7 +112,7 @@ def _tissue(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
     return told
 
 
-def _train(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _train(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.learn.train import train, train_tiles
     from pathotune.marks.geojson import read_geojson
 
@@ -188,6 +155,12 @@ def _train(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
     }
 
 
+def _bundle_file(name: str) -> Path:
+    """Return the file of a bundle: a path, or the name of one that ships with the program."""
+    ready = resources() / "bundles" / f"{name}.safetensors"
+    return ready if not Path(name).exists() and ready.exists() else Path(name)
+
+
 def _region(text: str) -> Region:
     from pathotune.slides.slide import Region
 
@@ -202,7 +175,7 @@ def _region(text: str) -> Region:
     return Region(x, y, width, height)
 
 
-def _predict(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune import plugins
     from pathotune.maps.predict import predict, predict_tiles
     from pathotune.models.bundle import ModelBundle
@@ -211,19 +184,29 @@ def _predict(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
         raise PathotuneError(
             "There is nothing to map, or too much.", "Give a slide, or --tiles FOLDER."
         )
-    bundle = ModelBundle.load(Path(args.bundle))
-    args.model = bundle.card_id
-    _card(args, tell)
+    dense = None
+    if not Path(args.bundle).exists() and args.bundle in plugins.names("pathotune.maps.dense"):
+        dense = plugins.load("pathotune.maps.dense", args.bundle)
+    else:
+        bundle = ModelBundle.load(_bundle_file(args.bundle))
+        args.model = bundle.card_id
+        _card(args, tell)
     if args.tiles is not None:
-        job = predict_tiles(Path(args.tiles), bundle, mpp=args.mpp, device=args.device)
-        predictions = drain(job, tell)
+        if dense is not None:
+            raise PathotuneError(f"{dense.NAME} maps slides only.", "Give a slide.")
+        asked = predict_tiles(Path(args.tiles), bundle, mpp=args.mpp, device=args.device)
+        predictions = drain(asked, tell)
         predictions.write_csv(Path(args.out))
         return {"out": args.out, **predictions.summary()}
     region = None if args.region is None else _region(args.region)
     tissue = args.tissue if args.tissue in {"auto", "off"} else Path(args.tissue)
     with _open(args.slide, args.mpp) as slide:
         options = {"region": region, "device": args.device, "seed": args.seed}
-        classmap = drain(predict(slide, bundle, tissue=tissue, **options), tell)
+        if dense is None:
+            job = predict(slide, bundle, tissue=tissue, **options)
+        else:
+            job = dense.predict(slide, tissue=tissue, region=region, device=args.device)
+        classmap = drain(job, tell)
         for key, out in (("ome_tiff", args.out), ("geojson", args.geojson), ("csv", args.csv)):
             if out is not None:
                 plugins.load("pathotune.cases.exports", key).write(Path(out), classmap, slide)
@@ -238,7 +221,7 @@ def _predict(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
         }
 
 
-def _models(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _models(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.models.cards import DEFAULT_ID, cards
 
     told = []
@@ -251,7 +234,7 @@ def _models(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
     return {"models": told}
 
 
-def _doctor(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _doctor(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.models.doctor import checkup
 
     found = checkup()
@@ -261,14 +244,14 @@ def _doctor(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
     }
 
 
-def _demo(args: argparse.Namespace, tell: _Teller) -> dict[str, Any]:
+def _demo(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.cases import demo
 
     out = Path(args.out)
     job = demo.run(out, headless=args.headless, device=args.device, seed=args.seed)
     result = drain(job, tell)
     files = {kind: str(path.resolve()) for kind, path in result.files.items()}
-    return {"files": files, **result.metrics}
+    return {STORY: result.story(), "files": files, **result.metrics}
 
 
 def _shared() -> _Parser:
@@ -320,7 +303,12 @@ def parser() -> _Parser:
     predict.add_argument("slide", nargs="?", metavar="SLIDE")
     predict.add_argument("--tiles", metavar="DIR", help="classify the tiles of a folder instead")
     mpp(predict, "the slide or tiles")
-    predict.add_argument("--bundle", required=True, metavar="FILE", help="what train wrote")
+    predict.add_argument(
+        "--bundle",
+        required=True,
+        metavar="FILE",
+        help="what train wrote, or a ready one: crc_nine, shell",
+    )
     predict.add_argument("--region", metavar="x,y,w,h", help="map only this, in level-0 pixels")
     predict.add_argument(
         "--tissue", default="auto", metavar="auto|off|FILE", help="where to look; FILE is GeoJSON"
@@ -337,43 +325,21 @@ def parser() -> _Parser:
     return top
 
 
-def _plain(value: Any, indent: str = "") -> str:
-    """Return a result for a reader: one line a fact, lists and tables indented."""
-    if isinstance(value, dict):
-        width = max((len(str(k)) for k in value), default=0)
-        lines = []
-        for name, inner in value.items():
-            if isinstance(inner, dict | list) and inner and not _flat(inner):
-                lines += [f"{indent}{name}:", _plain(inner, indent + "  ")]
-            else:
-                lines.append(f"{indent}{name!s:<{width}}  {_plain(inner)}")
-        return "\n".join(lines)
-    if isinstance(value, list):
-        if _flat(value):
-            return ", ".join(_plain(v) for v in value)
-        return "\n".join(_plain(v, indent) + ("\n" if isinstance(v, dict) else "") for v in value)
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "not known" if value is None else str(value)
-
-
-def _flat(value: Any) -> bool:
-    return isinstance(value, list) and not any(isinstance(v, dict | list) for v in value)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
     args = parser().parse_args(argv)
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
-    tell = _Teller(sys.stderr)
+    tell = Teller(sys.stderr)
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries that chat on standard output
             result = args.run(args, tell)
         tell.close()
-        print(json.dumps(result, allow_nan=False) if args.json else _plain(result), flush=True)
+        story = result.pop(STORY, None)
+        if args.json:
+            print(json.dumps(result, allow_nan=False), flush=True)
+        else:
+            print(story or plain(result), flush=True)
     except PathotuneError as error:
         tell.close()
         print(" ".join(str(error).split()), file=sys.stderr)

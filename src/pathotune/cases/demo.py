@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,7 +53,28 @@ class DemoResult:
 
     files: dict[str, Path]
     metrics: dict[str, Any]
-    shown: bool = field(default=False)
+    shown: bool = False
+
+    def story(self) -> str:
+        """Return what was found and where it lies, for a reader."""
+        held = self.metrics["held_out"]
+        seconds, unseen = self.metrics["seconds"], self.metrics["unseen_tiles"]["macro_f1"]
+        lines = [
+            f"Learnt in {seconds['learn']} s and mapped in {seconds['map']} s.",
+            "",
+            f"Held-out F1 {held['macro_f1']:.2f} ({held['low']:.2f}-{held['high']:.2f}), "
+            f"{held['n_regions']} regions, {held['scope']} only."
+            if held["macro_f1"] is not None
+            else f"No F1: {held['why_not']}",
+            f"On tissue tiles that nobody marked: F1 {unseen:.2f}.",
+            "",
+            *(f"  {name:<14} {mm2:.2f} mm2" for name, mm2 in self.metrics["areas_mm2"].items()),
+            "",
+            *(f"  {kind:<8} {path.resolve()}" for kind, path in self.files.items()),
+            "",
+            "Open the page first. For research use only.",
+        ]
+        return "\n".join(lines)
 
 
 def run(
