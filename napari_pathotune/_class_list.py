@@ -58,6 +58,8 @@ class ClassList(QTreeWidget):
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         self.setAccessibleName("Classes")
+        # A click leaves the keyboard with the slide: Delete there means a region, not a class.
+        self.setFocusPolicy(Qt.FocusPolicy.TabFocus)
         header = self.header()
         header.setStretchLastSection(False)
         header.setSectionResizeMode(KEY, QHeaderView.ResizeMode.ResizeToContents)

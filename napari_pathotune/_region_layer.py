@@ -40,10 +40,19 @@ LABEL = {"string": "{class}", "size": 9, "color": "black", "anchor": "upper_left
 
 @dataclass(slots=True)
 class _Row:
-    """Which outline of which annotation one shape of the layer is."""
+    """Which outline of which annotation one shape of the layer is.
+
+    `mark` is the annotation as it is shown, None where the screen may differ from the set.
+    """
 
     id: str
     outline: Outline
+    mark: Annotation | None = None
+
+    def shows(self, mark: Annotation) -> bool:
+        """Tell whether this is how `mark` is drawn, whatever class it has by now."""
+        was = self.mark
+        return was is not None and was.geometry is mark.geometry and was.width == mark.width
 
 
 class RegionLayer:
@@ -128,10 +137,15 @@ class RegionLayer:
         if self.layer is None and not regions:
             return
         layer = self.make()
+        rows = {r.id: r for r in self._rows if r is not None}
+        same = {a.id for a in regions if a.id in rows and rows[a.id].shows(a)}
         gone = [
-            i for i, r in enumerate(self._rows) if r is None or wanted is None or r.id in wanted
+            i
+            for i, r in enumerate(self._rows)
+            if r is None or ((wanted is None or r.id in wanted) and r.id not in same)
         ]
-        added = [_Row(a.id, outline) for a in regions for outline in outlines(a)]
+        fresh = [a for a in regions if a.id not in same]
+        added = [_Row(a.id, outline, a) for a in fresh for outline in outlines(a)]
         with self.ours():
             if gone:
                 layer.remove(gone)
@@ -271,8 +285,9 @@ class RegionLayer:
                 self._stale.add("")
                 continue
             new = self.board.new_annotation(*found)
-            self._rows[index] = _Row(new.id, _Outline(kind, vertices))
-            if not _same_outline(new, kind, vertices):
+            fits = _same_outline(new, kind, vertices)
+            self._rows[index] = _Row(new.id, _Outline(kind, vertices), new if fits else None)
+            if not fits:
                 self._stale.add(new.id)
             with self.board.editing():
                 self.board.annotations.add(new)
@@ -294,16 +309,16 @@ class RegionLayer:
             after = [np.array(layer.data[i], np.float64) for i in mine]
             old = self.board.annotations.get(id_)
             new = None if old.locked else edited(old, before, after)
-            if new is None:
-                self._stale.add(id_)
-                continue
+            fits = new is not None and [len(o.vertices) for o in outlines(new)] == [
+                len(v) for v in after
+            ]
             for i, outline, vertices in zip(mine, before, after, strict=True):
-                self._rows[i] = _Row(
-                    id_,
-                    Outline(outline.part, outline.ring, types[i], vertices, outline.filled),
-                )
-            if [len(o.vertices) for o in outlines(new)] != [len(v) for v in after]:
+                moved = Outline(outline.part, outline.ring, types[i], vertices, outline.filled)
+                self._rows[i] = _Row(id_, moved, new if fits else None)
+            if not fits:
                 self._stale.add(id_)
+            if new is None:
+                continue
             if not (new.kind == old.kind and shapely.equals_identical(new.geometry, old.geometry)):
                 changed.append(new)
         self.board.replace(changed)
@@ -312,6 +327,9 @@ class RegionLayer:
         dead = set(indices)
         ids = dict.fromkeys(r.id for i in dead if (r := self._row(i)) is not None)
         self._rows = [r for i, r in enumerate(self._rows) if i not in dead]
+        for row in self._rows:
+            if row is not None and row.id in ids:
+                row.mark = None  # an outline of it is missing
         locked = [i for i in ids if self.board.annotations.get(i).locked]
         self._stale.update(ids)
         gone = [i for i in ids if i not in locked]

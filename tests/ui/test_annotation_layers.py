@@ -275,6 +275,18 @@ def test_classes_colour_what_they_name(bare_desk):
     in_step(bare_desk)
 
 
+def test_another_class_does_not_draw_the_shape_anew(bare_desk):
+    bare_desk.marks.add(mark("a", box(300, 200, 500, 400)), mark("b", box(0, 0, 50, 50)))
+    layer, heard = bare_desk.board.regions.layer, []
+    layer.events.data.connect(heard.append)
+    bare_desk.marks.reclass(["a"], "Stroma")
+    bare_desk.marks.rename_class("Stroma", "Fat")
+    bare_desk.marks.delete_class("Fat")
+    bare_desk.marks.undo()
+    assert not heard
+    in_step(bare_desk)
+
+
 def test_the_layer_may_be_thrown_away(bare_desk):
     bare_desk.marks.add(mark("a", box(300, 200, 500, 400)))
     bare_desk.board.regions.layer.visible = False
