@@ -22,6 +22,8 @@ from pathotune.events import PathotuneError
 PRINT_DPI = (72, 96, 100, 150, 200, 300, 600, 1200)
 LARGEST_DIFFERENCE = 0.05
 ASKED_RANGE = (0.05, 50.0)
+LARGEST = 1000.0  # a millimetre; files that say "1 dpi" mean that they do not know
+_DPI_TOLERANCE = 2e-3  # whole pixels per cm and per m do not give whole dpi
 _lock = Lock()
 
 
@@ -42,6 +44,8 @@ def believable(mpp_x: float | None, mpp_y: float | None) -> str | None:
         return "This slide does not say how large a pixel is."
     if not (math.isfinite(mpp_x) and math.isfinite(mpp_y)) or mpp_x <= 0 or mpp_y <= 0:
         return "The pixel size in this file is not a size at all."
+    if max(mpp_x, mpp_y) > LARGEST:
+        return f"The file gives pixels of {max(mpp_x, mpp_y) / 1000:.3g} mm, larger than a cell is."
     if abs(mpp_x - mpp_y) > LARGEST_DIFFERENCE * max(mpp_x, mpp_y):
         return (
             f"The file gives pixels that are not square ({mpp_x:.4g} by {mpp_y:.4g} um), "
@@ -49,7 +53,7 @@ def believable(mpp_x: float | None, mpp_y: float | None) -> str | None:
         )
     mean = (mpp_x + mpp_y) / 2
     for dpi in PRINT_DPI:
-        if abs(mean * dpi / 25400 - 1) < 1e-3:
+        if abs(mean * dpi / 25400 - 1) < _DPI_TOLERANCE:
             return f"The file gives a print resolution ({dpi} dpi), not the scanner's pixel size."
     return None
 
@@ -82,7 +86,11 @@ def _answers() -> dict[str, float]:
         return {}
     if not isinstance(found, dict):
         return {}
-    return {str(k): float(v) for k, v in found.items() if isinstance(v, int | float)}
+    return {str(k): float(v) for k, v in found.items() if _fits(v)}
+
+
+def _fits(value: object) -> bool:
+    return isinstance(value, int | float) and ASKED_RANGE[0] <= value <= ASKED_RANGE[1]
 
 
 def remembered(fingerprint: str) -> float | None:
@@ -97,6 +105,10 @@ def remember(fingerprint: str, mpp: float) -> None:
         answers = _answers()
         answers[fingerprint] = mpp
         handle, name = tempfile.mkstemp(dir=_file().parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            json.dump(answers, out)
-        Path(name).replace(_file())
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                json.dump(answers, out)
+            Path(name).replace(_file())
+        except OSError:
+            Path(name).unlink(missing_ok=True)
+            raise

@@ -2,42 +2,72 @@
 
 A model was trained at its own um/px, which is hardly ever a level of the slide.
 Averaging exactly the area under each wanted pixel neither aliases nor shifts:
-a landmark keeps its place at every scale. Running sums make the cost
-independent of the ratio.
+a landmark keeps its place at every scale. Rows and columns are averaged one
+after the other by sparse matrices, which costs one look at every source pixel
+whatever the ratio.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
-UInt8 = NDArray[np.uint8]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from scipy.sparse import csr_matrix
+
+_HAIR = 1e-7  # so that 3.9999999 counts as 4
 
 
-def _along(sums: NDArray[np.float32], start: float, step: float, count: int) -> NDArray[np.float32]:
-    """Average over `count` intervals of `step` along axis 0 of running sums."""
+def weights(start: float, step: float, count: int, size: int) -> csr_matrix:
+    """Return the (count, size) matrix that averages along one axis.
+
+    Row i weighs the source pixels by how much of [start + i * step,
+    start + (i + 1) * step) they cover. With a step below 1 it interpolates
+    linearly between pixel centres instead. Beyond the source the outermost
+    pixel is repeated; every row sums to 1.
+    """
+    from scipy.sparse import csr_matrix
+
     edges = start + step * np.arange(count + 1)
-    edges = np.clip(edges, 0, sums.shape[0] - 1)
-    low = np.minimum(edges.astype(np.intp), sums.shape[0] - 2)
-    part = (edges - low).astype(np.float32)[:, None, None]
-    at = sums[low] * (1 - part) + sums[low + 1] * part
-    widths = np.maximum(np.diff(edges), 1e-6).astype(np.float32)[:, None, None]
-    means: NDArray[np.float32] = (at[1:] - at[:-1]) / widths
-    return means
+    if step < 1:
+        middle = (edges[:-1] + edges[1:]) / 2 - 0.5
+        first = np.floor(middle).astype(np.int64)
+        share = middle - first
+        columns = first[:, None] + np.arange(2)
+        values = np.stack([1 - share, share], axis=1)
+    else:
+        first = np.floor(edges[:-1] + _HAIR).astype(np.int64)
+        columns = first[:, None] + np.arange(int(np.ceil(step + _HAIR)) + 1)
+        right = np.minimum(columns + 1, edges[1:, None])
+        values = np.clip(right - np.maximum(columns, edges[:-1, None]), 0, None)
+        values /= values.sum(axis=1, keepdims=True)
+    columns = np.clip(columns, 0, size - 1)
+    ends = np.arange(0, values.size + 1, values.shape[1])
+    flat = (values.ravel().astype(np.float32), columns.ravel(), ends)
+    return csr_matrix(flat, shape=(count, size))
 
 
-def _running(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    # Centred on mid grey, so that float32 keeps a 1/1000 of a grey level over a tile.
-    sums = np.zeros((pixels.shape[0] + 1, *pixels.shape[1:]), np.float32)
-    np.cumsum(pixels, axis=0, out=sums[1:])
-    return sums
+_cached_weights = lru_cache(maxsize=64)(weights)
+
+
+def _whole(value: float) -> bool:
+    return abs(value - round(value)) < _HAIR
 
 
 def area(
-    pixels: UInt8, x: float, y: float, step_x: float, step_y: float, width: int, height: int
-) -> UInt8:
-    """Average the area under each wanted pixel.
+    pixels: NDArray[np.uint8],
+    x: float,
+    y: float,
+    step_x: float,
+    step_y: float,
+    width: int,
+    height: int,
+) -> NDArray[np.uint8]:
+    """Average the area under each wanted pixel, exactly to half a grey level.
 
     Parameters
     ----------
@@ -46,8 +76,8 @@ def area(
     x, y : float
         Where the first wanted pixel begins, in source pixels.
     step_x, step_y : float
-        Size of a wanted pixel in source pixels. Below 1 (enlarging) the result
-        is interpolated bilinearly instead.
+        Size of a wanted pixel in source pixels. Along an axis where it is below
+        1 (enlarging) the result is interpolated linearly instead.
     width, height : int
         Wanted size.
 
@@ -56,26 +86,18 @@ def area(
     uint8 (height, width, 3)
     """
     h, w = pixels.shape[:2]
-    whole = (
-        abs(step_x - round(step_x)) < 1e-9
-        and abs(step_y - round(step_y)) < 1e-9
-        and abs(x - round(x)) < 1e-9
-        and abs(y - round(y)) < 1e-9
-    )
-    if whole:
+    if all(map(_whole, (x, y, step_x, step_y))) and min(step_x, step_y) >= 1:
         kx, ky, x0, y0 = round(step_x), round(step_y), round(x), round(y)
-        block = pixels[y0 : y0 + ky * height, x0 : x0 + kx * width]
-        if block.shape[:2] == (ky * height, kx * width):
+        exact = (kx * ky) & (kx * ky - 1) == 0  # Pillow's fixed point rounds other sums off
+        if exact and 0 <= x0 and 0 <= y0 and x0 + kx * width <= w and y0 + ky * height <= h:
+            block = pixels[y0 : y0 + ky * height, x0 : x0 + kx * width]
             if kx == ky == 1:
                 return block
-            sums = block.reshape(height, ky, width, kx, 3).sum(axis=(1, 3), dtype=np.uint32)
-            mean: UInt8 = ((sums + kx * ky // 2) // (kx * ky)).astype(np.uint8)
-            return mean
-    if step_x < 1 or step_y < 1:
-        box = (max(0.0, x), max(0.0, y), min(w, x + step_x * width), min(h, y + step_y * height))
-        resized = Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR, box)
-        return np.asarray(resized)
-    rows = _along(_running(pixels.astype(np.float32) - 128), y, step_y, height)
-    columns = _along(_running(np.ascontiguousarray(rows.transpose(1, 0, 2))), x, step_x, width)
-    result = columns.transpose(1, 0, 2) + np.float32(128.5)
-    return np.ascontiguousarray(np.clip(result, 0, 255).astype(np.uint8))
+            return np.asarray(Image.fromarray(np.ascontiguousarray(block)).reduce((kx, ky)))
+    # rounded, so that tiles of one grid share their few matrices
+    across = _cached_weights(round(x, 6), round(step_x, 9), width, w)
+    down = _cached_weights(round(y, 6), round(step_y, 9), height, h)
+    rows = down @ pixels.reshape(h, w * 3).astype(np.float32)
+    turned = np.ascontiguousarray(rows.reshape(height, w, 3).transpose(1, 0, 2))
+    means = (across @ turned.reshape(w, height * 3)).reshape(width, height, 3)
+    return np.ascontiguousarray((means.transpose(1, 0, 2) + np.float32(0.5)).astype(np.uint8))

@@ -17,6 +17,8 @@ import numpy as np
 from pathotune import plugins
 from pathotune.events import PathotuneError
 from pathotune.slides import mpp as mpp_rules
+from pathotune.slides.fingerprint import fingerprint
+from pathotune.slides.gate import Gate
 from pathotune.slides.geometry import Level, Region
 from pathotune.slides.levels import LevelArray
 from pathotune.slides.placing import place_levels
@@ -33,7 +35,7 @@ __all__ = ["Level", "LevelArray", "Region", "Slide", "is_slide", "open_slide"]
 
 Kind = Literal["brightfield", "fluorescence", "grey"]
 _READERS = "pathotune.slides.readers"
-_SAMPLE = 1 << 16
+_BAND_PIXELS = 1 << 24  # level pixels averaged at once: 50 MB, 200 MB while averaging
 
 
 class Slide:
@@ -60,7 +62,7 @@ class Slide:
 
     def __init__(self, path: Path, reader: Reader, key: str) -> None:
         self._reader = reader
-        self._closed = False
+        self._gate = Gate()
         self.path = path
         self.name = path.name
         self.reader = key
@@ -70,7 +72,7 @@ class Slide:
         self.vendor = reader.vendor
         self.objective = reader.objective
         self.chunk = reader.chunk
-        self.fingerprint = _fingerprint(path)
+        self.fingerprint = fingerprint(path, reader.quickhash)
         self.mpp_x: float | None = None
         self.mpp_y: float | None = None
         self.mpp_source: Literal["file", "user", "missing"] = "missing"
@@ -143,14 +145,13 @@ class Slide:
 
     def read_level(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """Return (h, w, 3) pixels of a level, in its own pixels; white beyond its borders."""
-        if self._closed:
-            raise PathotuneError("This slide has been closed.", "Open it again.")
         size = self.levels[level]
         x0, y0 = max(0, x), max(0, y)
         x1, y1 = min(size.width, x + w), min(size.height, y + h)
-        if x1 <= x0 or y1 <= y0:
-            return np.full((h, w, 3), 255, np.uint8)
-        pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
+        with self._gate.reading():
+            if x1 <= x0 or y1 <= y0:
+                return np.full((h, w, 3), 255, np.uint8)
+            pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
         if pixels.shape[:2] == (h, w):
             return pixels
         out = np.full((h, w, 3), 255, np.uint8)
@@ -206,9 +207,31 @@ class Slide:
         level = self.levels[number]
         left, top = x / level.downsample_x, y / level.downsample_y
         step_x, step_y = downsample / level.downsample_x, downsample / level.downsample_y
-        x0, y0 = int(np.floor(left + 1e-7)), int(np.floor(top + 1e-7))
-        x1 = int(np.ceil(left + step_x * width - 1e-7))
-        y1 = int(np.ceil(top + step_y * height - 1e-7))
+        # A whole slide of one level would not fit: averaged in bands, whose size is bounded.
+        rows = max(1, int(_BAND_PIXELS / (step_x * step_y * max(1, width))))
+        if rows >= height:
+            return self._average(number, left, top, step_x, step_y, width, height)
+        out = np.empty((height, width, 3), np.uint8)
+        for row in range(0, height, rows):
+            n = min(rows, height - row)
+            at = top + row * step_y
+            out[row : row + n] = self._average(number, left, at, step_x, step_y, width, n)
+        return out
+
+    def _average(
+        self,
+        number: int,
+        left: float,
+        top: float,
+        step_x: float,
+        step_y: float,
+        width: int,
+        height: int,
+    ) -> NDArray[np.uint8]:
+        edge = 1 if min(step_x, step_y) < 1 else 0  # interpolation looks at the neighbours
+        x0, y0 = int(np.floor(left + 1e-7)) - edge, int(np.floor(top + 1e-7)) - edge
+        x1 = int(np.ceil(left + step_x * width - 1e-7)) + edge
+        y1 = int(np.ceil(top + step_y * height - 1e-7)) + edge
         block = self.read_level(number, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
         return area(block, left - x0, top - y0, step_x, step_y, width, height)
 
@@ -229,31 +252,18 @@ class Slide:
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Return (h, w, 3) of an associated image, when the user asks for it."""
-        return self._reader.read_associated(name)
+        with self._gate.reading():
+            return self._reader.read_associated(name)
 
     def close(self) -> None:
-        """Close the file; reading afterwards is refused with words."""
-        if not self._closed:
-            self._closed = True
-            self._reader.close()
+        """Close the file once reads under way are done; later ones are refused with words."""
+        self._gate.shut(self._reader.close)
 
     def __enter__(self) -> Slide:
         return self
 
     def __exit__(self, *_: Any) -> None:
         self.close()
-
-
-def _fingerprint(path: Path) -> str:
-    """Hash the size and sixteen samples, so that a moved file is known again in no time."""
-    digest = hashlib.sha256()
-    size = path.stat().st_size
-    digest.update(str(size).encode())
-    with path.open("rb") as file:
-        for i in range(16):
-            file.seek(max(0, size - _SAMPLE) * i // 15)
-            digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()[:32]
 
 
 def _head(path: Path) -> bytes:
@@ -314,7 +324,12 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
             f"{path.name} {what}.",
             "Open SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, TIFF, OME-TIFF, PNG or JPEG.",
         )
-    slide = Slide(path, module.open_reader(path), module.KEY)
+    reader = module.open_reader(path)
+    try:
+        slide = Slide(path, reader, module.KEY)
+    except BaseException:
+        reader.close()
+        raise
     try:
         if mpp is not None:
             slide.with_mpp(mpp, remember=False)

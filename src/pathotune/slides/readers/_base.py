@@ -33,6 +33,8 @@ class Reader(ABC):
         The file itself says that it is fluorescence.
     chunk : int
         Side of the file's own tiles, a hint for the viewer.
+    quickhash : str
+        What the reader knows of the content beyond this one file; may be empty.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -41,6 +43,7 @@ class Reader(ABC):
     objective: float | None = None
     fluorescence: bool = False
     chunk: int = 256
+    quickhash: str = ""
 
     @abstractmethod
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
@@ -66,6 +69,8 @@ def as_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return (h, w, 3) of grey, grey with alpha, RGB or RGBA; transparent becomes white."""
     if pixels.ndim == 2:
         pixels = pixels[..., None]
+    if pixels.shape[2] > 4:
+        pixels = np.ascontiguousarray(pixels[..., :3])
     channels = pixels.shape[2]
     if channels == 3:
         return pixels

@@ -7,6 +7,8 @@ understands their metadata better.
 
 from __future__ import annotations
 
+import contextlib
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -52,10 +54,13 @@ class OpenSlideReader(Reader):
                 "It may be incomplete: copy it again from the scanner or the archive.",
             ) from error
         properties = self._slide.properties
+        self._path = path
+        self._lock = Lock()
         self.name = path.name
         self.sizes = tuple(self._slide.level_dimensions)
         self._downsamples = self._slide.level_downsamples
         self.vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+        self.quickhash = properties.get(openslide.PROPERTY_NAME_QUICKHASH1, "")
         self.objective = _number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
         x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
         y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
@@ -66,16 +71,26 @@ class OpenSlideReader(Reader):
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read level pixels; OpenSlide wants the corner in level-0 pixels."""
         scale = self._downsamples[level]
+        slide = self._slide
         try:
-            tile = self._slide.read_region(
-                (round(x * scale), round(y * scale)), level, (width, height)
-            )
-        except openslide.OpenSlideError as error:
+            tile = slide.read_region((round(x * scale), round(y * scale)), level, (width, height))
+        except (openslide.OpenSlideError, OSError) as error:
+            self._renew(slide)
             raise PathotuneError(
                 f"A part of {self.name} cannot be read ({error}); the file is damaged there.",
                 "Copy it again from the scanner or the archive, then open it again.",
             ) from error
         return as_rgb(np.asarray(tile))
+
+    def _renew(self, broken: openslide.OpenSlide) -> None:
+        """Open the file again: after one error OpenSlide refuses even what is whole.
+
+        The old handle is freed when the last thread that reads from it is done.
+        """
+        with self._lock:
+            if self._slide is broken:
+                with contextlib.suppress(openslide.OpenSlideError, OSError):
+                    self._slide = openslide.OpenSlide(str(self._path))
 
     def close(self) -> None:
         """Close the file."""
@@ -87,7 +102,13 @@ class OpenSlideReader(Reader):
 
     def read_associated(self, name: str) -> NDArray[np.uint8]:
         """Return (h, w, 3) of an associated image."""
-        return as_rgb(np.asarray(self._slide.associated_images[name]))
+        try:
+            return as_rgb(np.asarray(self._slide.associated_images[name]))
+        except (openslide.OpenSlideError, OSError) as error:
+            raise PathotuneError(
+                f"The {name} image of {self.name} cannot be read ({error}).",
+                "The slide itself can still be used.",
+            ) from error
 
 
 def open_reader(path: Path) -> Reader:

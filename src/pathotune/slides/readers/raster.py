@@ -6,6 +6,9 @@ for a pyramid instead of filling the memory.
 
 from __future__ import annotations
 
+import struct
+import warnings
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 
 KEY = "raster"
 ORDER = 3
-LARGEST_PIXELS = 400_000_000
+LARGEST_PIXELS = 178_000_000  # half a gigabyte as RGB; Pillow itself refuses more
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, OverflowError, zlib.error, struct.error)
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 
 
@@ -38,22 +42,21 @@ class RasterReader(Reader):
 
     def __init__(self, path: Path) -> None:
         try:
-            with Image.open(path) as image:
-                if image.width * image.height > LARGEST_PIXELS:
-                    raise PathotuneError(
-                        f"{path.name} has {image.width} x {image.height} pixels, "
-                        "too many for a plain image.",
-                        "Save it as a pyramidal TIFF and open that.",
-                    )
-                self.mpp = _mpp(image.info)
-                mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
-                self._pixels: NDArray[np.uint8] | None = as_rgb(np.asarray(image.convert(mode)))
-        except (
-            UnidentifiedImageError,
-            OSError,
-            SyntaxError,
-            Image.DecompressionBombError,
-        ) as error:
+            with warnings.catch_warnings():
+                # the limit below is ours, and told in our words
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                with Image.open(path) as image:
+                    if image.width * image.height > LARGEST_PIXELS:
+                        raise Image.DecompressionBombError
+                    self.mpp = _mpp(image.info)
+                    self._pixels: NDArray[np.uint8] | None = _pixels(image)
+        except Image.DecompressionBombError as error:
+            raise PathotuneError(
+                f"{path.name} has too many pixels for a plain image "
+                f"(more than {LARGEST_PIXELS // 1_000_000} million).",
+                "Save it as a tiled, pyramidal TIFF and open that.",
+            ) from error
+        except (*_BROKEN, UnidentifiedImageError) as error:
             raise PathotuneError(
                 f"{path.name} cannot be read ({error}); the file is damaged or incomplete.",
                 "Copy or export it again.",
@@ -72,6 +75,18 @@ class RasterReader(Reader):
     def close(self) -> None:
         """Free the memory."""
         self._pixels = None
+
+
+def _pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """Return (h, w, 3) of any mode; sixteen bits are brought to eight by their own range."""
+    if image.mode.startswith(("I", "F")):
+        values = np.asarray(image).astype(np.float32)
+        most = next((n for n in (255, 1023, 4095, 16383, 65535) if values.max() <= n), values.max())
+        return as_rgb((np.clip(values, 0, None) * (255 / most) + 0.5).astype(np.uint8))
+    if image.mode in {"RGB", "L"} and "transparency" not in image.info:
+        return as_rgb(np.array(image))
+    mode = "RGBA" if "A" in image.getbands() or "transparency" in image.info else "RGB"
+    return as_rgb(np.asarray(image.convert(mode)))
 
 
 def _mpp(info: dict[Any, Any]) -> tuple[float | None, float | None]:

@@ -1,10 +1,10 @@
 """OME-TIFF and plain TIFF, tiled or in strips, through tifffile.
 
-Levels are sub-resolutions of the largest image in the file. Only the tiles or
-strips under a request are read and decoded; a small cache keeps the newest.
-More than eight bits, grey, and fluorescence channels are brought to 8-bit RGB
-with limits taken once from the coarsest level, so that neighbouring requests
-match.
+Only the tiles or strips under a request are read and decoded; a small cache
+keeps the newest, and rows of uncompressed strips are read in place, so that a
+file saved in one piece needs no more memory than one in tiles. More than eight
+bits, grey, and fluorescence channels are brought to 8-bit RGB with limits taken
+once from the coarsest level, so that neighbouring requests match.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from threading import Lock
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
 
 import numpy as np
 import tifffile
 
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._base import Reader, as_rgb
+from pathotune.slides.readers._tiff_levels import find_levels
+from pathotune.slides.readers._tiff_scale import ome_mpp, tag_mpp
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,46 +29,15 @@ if TYPE_CHECKING:
 KEY = "tiff"
 ORDER = 2
 CACHE_BYTES = 96 << 20
-_UM = {"µm": 1.0, "um": 1.0, "μm": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6}
+LARGEST_SEGMENT = 1 << 30
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5
 
 
 def claims(path: Path, head: bytes) -> bool:
     """Whether the file is a TIFF of any kind."""
     del path
     return head[:4] in _MAGIC
-
-
-def _ome_mpp(xml: str) -> tuple[float | None, float | None]:
-    try:
-        root = ElementTree.fromstring(xml)
-    except ElementTree.ParseError:
-        return None, None
-    for node in root.iter():
-        if node.tag.rpartition("}")[2] == "Pixels":
-            found: list[float | None] = []
-            for axis in "XY":
-                size = node.get(f"PhysicalSize{axis}")
-                unit = _UM.get(node.get(f"PhysicalSize{axis}Unit", "µm"))
-                try:
-                    found.append(float(size) * unit if size and unit else None)
-                except ValueError:
-                    found.append(None)
-            return found[0], found[1]
-    return None, None
-
-
-def _tag_mpp(page: Any) -> tuple[float | None, float | None]:
-    unit = page.tags.get("ResolutionUnit")
-    per_um = {2: 25400.0, 3: 10000.0}.get(int(unit.value) if unit is not None else 2)
-    found: list[float | None] = []
-    for name in ("XResolution", "YResolution"):
-        tag = page.tags.get(name)
-        try:
-            found.append(per_um * tag.value[1] / tag.value[0] if tag and per_um else None)
-        except (ZeroDivisionError, TypeError, IndexError):
-            found.append(None)
-    return found[0], found[1]
 
 
 class TiffReader(Reader):
@@ -77,27 +47,27 @@ class TiffReader(Reader):
         self.name = path.name
         try:
             self._file = tifffile.TiffFile(path)
-            series = max(self._file.series, key=lambda s: int(np.prod(s.shape)))
-            self._levels = self._find_levels(series)
         except Exception as error:
             raise self._broken(error) from error
-        for page in (page for planes in self._levels for page in planes):
-            ends = max(
-                map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)), default=0
-            )
-            if ends > self._file.filehandle.size:
-                self._file.close()
-                raise self._broken(ValueError("it ends too early"))
+        try:
+            self._levels = find_levels(self._file)
+            for page in (page for planes in self._levels for page in planes):
+                self._check(page)
+        except PathotuneError:
+            self._file.close()
+            raise
+        except Exception as error:
+            self._file.close()
+            raise self._broken(error) from error
         self._lock = Lock()
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._cached = 0
         self.sizes = tuple((p[0].imagewidth, p[0].imagelength) for p in self._levels)
         page = self._levels[0][0]
         self.vendor = "ome" if self._file.is_ome else "tiff"
-        ome = _ome_mpp(self._file.ome_metadata or "") if self._file.is_ome else (None, None)
-        self.mpp = ome if ome != (None, None) else _tag_mpp(page)
+        ome = ome_mpp(self._file.ome_metadata or "") if self._file.is_ome else (None, None)
+        self.mpp = ome if ome != (None, None) else tag_mpp(page)
         self.chunk = page.tilewidth if page.is_tiled else 512
-        self.fluorescence = False
         self._channels_apart = len(self._levels[0]) > 1
         self._limits: NDArray[np.float64] | None = None
 
@@ -107,39 +77,31 @@ class TiffReader(Reader):
             "Copy it again from where it came, then open it again.",
         )
 
-    def _find_levels(self, series: Any) -> list[list[Any]]:
-        """Return the planes of every level; also those that tifffile keeps apart.
+    def _check(self, page: Any) -> None:
+        ends = max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
+        if ends > page.parent.filehandle.size:
+            raise ValueError("it ends too early")
+        tile_w, tile_h = _segment_size(page)
+        samples = 1 if page.planarconfig == 2 else page.samplesperpixel
+        nbytes = tile_w * tile_h * samples * page.dtype.itemsize
+        if nbytes > LARGEST_SEGMENT and not _in_place(page):
+            raise PathotuneError(
+                f"{self.name} is compressed in one piece of {nbytes / 1e9:.1f} GB, "
+                "which does not fit into memory.",
+                "Save it as a tiled, pyramidal TIFF and open that.",
+            )
 
-        tifffile takes only halvings for levels; other programs also write thirds
-        or odd sizes, as sub-images or as further pages marked as reduced.
-        """
-        levels = {p[0].imagewidth: p for p in map(self._planes, series.levels)}
-        first = max(levels.values(), key=lambda p: p[0].imagewidth)
-        if len(first) == 1:
-            full = first[0]
-            others = list(full.pages or ())
-            others += [p for p in self._file.pages if p.subfiletype & 1 and p.is_tiled]
-            for page in others:
-                page = page.aspage() if hasattr(page, "aspage") else page
-                ratio = full.imagewidth / page.imagewidth
-                if ratio > 1 and abs(full.imagelength / page.imagelength / ratio - 1) < 0.02:
-                    alike = page.samplesperpixel == full.samplesperpixel
-                    if alike and page.dtype == full.dtype:
-                        levels.setdefault(page.imagewidth, [page])
-        return [levels[width] for width in sorted(levels, reverse=True)]
-
-    @staticmethod
-    def _planes(level: Any) -> list[Any]:
-        """Return one page, or up to three pages that are channels of one image."""
-        pages = [p for p in level.pages if p is not None]
-        if not pages:
-            raise ValueError("no image in the file")
-        first = pages[0]
-        first = first.aspage() if hasattr(first, "aspage") else first
-        if first.samplesperpixel >= 3 or "C" not in level.axes:
-            return [first]
-        count = level.shape[level.axes.index("C")]
-        return [p.aspage() if hasattr(p, "aspage") else p for p in pages[: min(count, 3)]]
+    def _bytes(self, page: Any, offset: int, count: int) -> bytes:
+        handle = page.parent.filehandle
+        try:
+            with self._lock:
+                handle.seek(offset)
+                data: bytes = handle.read(count)
+        except OSError as error:
+            raise self._broken(error) from error
+        if len(data) < count:
+            raise self._broken(ValueError("the data end too early"))
+        return data
 
     def _segment(self, level: int, plane: int, index: int) -> NDArray[Any] | None:
         """Return a decoded tile or strip (h, w, samples), or None where the file has none."""
@@ -148,15 +110,10 @@ class TiffReader(Reader):
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-            page = self._levels[level][plane]
-            offset, count = page.dataoffsets[index], page.databytecounts[index]
-            if count == 0:
-                return None
-            handle = page.parent.filehandle
-            handle.seek(offset)
-            data = handle.read(count)
-        if len(data) < count:
-            raise self._broken(ValueError("the data end too early"))
+        page = self._levels[level][plane]
+        if index >= len(page.dataoffsets) or page.databytecounts[index] == 0:
+            return None
+        data = self._bytes(page, page.dataoffsets[index], page.databytecounts[index])
         try:
             tables = page.jpegtables
             decoded = page.decode(data, index, **({"jpegtables": tables} if tables else {}))[0]
@@ -173,20 +130,40 @@ class TiffReader(Reader):
                     self._cached -= self._cache.popitem(last=False)[1].nbytes
         return segment
 
+    def _rows(self, page: Any, x: int, y: int, width: int, height: int) -> NDArray[Any]:
+        """Return a box of a page whose strips are not compressed, reading only its bytes."""
+        apart = page.planarconfig == 2 and page.samplesperpixel > 1
+        samples = 1 if apart else page.samplesperpixel
+        dtype = page.dtype.newbyteorder(page.parent.byteorder)
+        pixel = samples * dtype.itemsize
+        per_strip = _segment_size(page)[1]
+        strips = -(-page.imagelength // per_strip)
+        out = np.empty((height, width, page.samplesperpixel), page.dtype)
+        for part in range(page.samplesperpixel if apart else 1):
+            for row in range(height):
+                strip, within = divmod(y + row, per_strip)
+                at = page.dataoffsets[part * strips + strip]
+                at += (within * page.imagewidth + x) * pixel
+                line = np.frombuffer(self._bytes(page, at, width * pixel), dtype)
+                if apart:
+                    out[row, :, part] = line
+                else:
+                    out[row] = line.reshape(width, samples)
+        return out
+
     def _plane(
         self, level: int, plane: int, x: int, y: int, width: int, height: int
     ) -> NDArray[Any]:
         page = self._levels[level][plane]
+        if _in_place(page):
+            return _as_light(self._rows(page, x, y, width, height), page)
         samples = page.samplesperpixel
-        tile_w = page.tilewidth if page.is_tiled else page.imagewidth
-        tile_h = page.tilelength if page.is_tiled else min(page.rowsperstrip, page.imagelength)
+        tile_w, tile_h = _segment_size(page)
         across = -(-page.imagewidth // tile_w)
         down = -(-page.imagelength // tile_h)
         separate = page.planarconfig == 2 and samples > 1
-        fill = (
-            0 if self._channels_apart else np.iinfo(page.dtype).max if page.dtype.kind == "u" else 1
-        )
-        out = np.full((height, width, samples), fill, page.dtype)
+        white = np.iinfo(page.dtype).max if page.dtype.kind == "u" else 1
+        out = np.full((height, width, samples), 0 if self._channels_apart else white, page.dtype)
         for row in range(y // tile_h, (y + height - 1) // tile_h + 1):
             for column in range(x // tile_w, (x + width - 1) // tile_w + 1):
                 for part in range(samples if separate else 1):
@@ -206,11 +183,7 @@ class TiffReader(Reader):
                         target[..., part] = piece[..., 0]
                     else:
                         target[...] = piece
-        if page.photometric == 0:  # white is zero
-            out = np.iinfo(page.dtype).max - out
-        elif page.photometric == 3 and page.colormap is not None:
-            out = page.colormap[:, out[..., 0]].transpose(1, 2, 0)
-        return out
+        return _as_light(out, page)
 
     def _channels(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[Any]:
         planes = [
@@ -234,7 +207,9 @@ class TiffReader(Reader):
             width, height = (min(s, 2048) for s in self.sizes[-1])
             sample = self._channels(len(self.sizes) - 1, 0, 0, width, height)
             if pixels.dtype == np.uint16 and sample.shape[2] >= 3 and not self._channels_apart:
-                low, high = np.zeros(sample.shape[2]), np.full(sample.shape[2], 65535.0)
+                # colour of 10, 12 or 14 bits in 16: stretched as a whole, never a channel alone
+                most = next(n for n in (255, 1023, 4095, 16383, 65535) if sample.max() <= n)
+                low, high = np.zeros(sample.shape[2]), np.full(sample.shape[2], float(most))
             else:
                 low, high = np.nanpercentile(sample, (0.5, 99.8), axis=(0, 1))
             self._limits = np.stack([low, np.maximum(high, low + 1e-6)])
@@ -248,6 +223,41 @@ class TiffReader(Reader):
         with self._lock:
             self._cache.clear()
             self._file.close()
+
+
+def _segment_size(page: Any) -> tuple[int, int]:
+    """Return width and height of a tile or strip."""
+    if page.is_tiled:
+        return page.tilewidth, page.tilelength
+    return page.imagewidth, min(page.rowsperstrip or page.imagelength, page.imagelength)
+
+
+def _in_place(page: Any) -> bool:
+    """Whether pixels lie in the file as they are in memory, row after row."""
+    return (
+        not page.is_tiled
+        and page.compression == 1
+        and page.predictor == 1
+        and page.fillorder == 1
+        and page.dtype.itemsize * 8 == page.bitspersample
+        and len(page.dataoffsets) > 0
+        and min(page.databytecounts) > 0
+    )
+
+
+def _as_light(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
+    """Return pixels in which more is lighter: inverted, coloured or unmixed as the page says."""
+    if pixels.dtype == np.bool_:
+        pixels = pixels.astype(np.uint8) * 255
+    if page.photometric == _WHITE_IS_ZERO and pixels.dtype.kind == "u":
+        return np.iinfo(pixels.dtype).max - pixels
+    if page.photometric == _PALETTE and page.colormap is not None:
+        return np.ascontiguousarray(page.colormap[:, pixels[..., 0]].transpose(1, 2, 0))
+    if page.photometric == _CMYK and pixels.shape[2] == 4 and pixels.dtype.kind == "u":
+        most = float(np.iinfo(pixels.dtype).max)
+        light = (most - pixels[..., :3]) * ((most - pixels[..., 3:]) / most)
+        return (light + 0.5).astype(pixels.dtype)
+    return pixels
 
 
 def open_reader(path: Path) -> Reader:
