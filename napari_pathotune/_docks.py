@@ -47,9 +47,10 @@ class Docks(QObject):
         self._window: QObject | None = None
         self._closing = False
         session.dock_wanted.connect(self.raise_dock)
+        session.closed.connect(self._let_go)
         app = QApplication.instance()
         if app is not None:
-            app.aboutToQuit.connect(session.close)
+            app.aboutToQuit.connect(self._on_quit)
 
     @classmethod
     def of(cls, viewer: Viewer) -> Docks:
@@ -105,6 +106,15 @@ class Docks(QObject):
         if dock is not None:
             dock.show()
             dock.raise_()
+
+    def _on_quit(self) -> None:
+        self._session.close()
+
+    def _let_go(self) -> None:
+        """Keep nothing of the window alive."""
+        if self._window is not None:
+            self._window.removeEventFilter(self)
+            self._window = None
 
     # -- the end of the window ----------------------------------------------------------
 
