@@ -20,9 +20,10 @@ QUIET_S = 2.0  # between two lines of progress where they cannot overwrite each 
 
 
 class Teller:
-    """Tells on standard error what a job does."""
+    """Tells on standard error what a job does, and keeps its warnings for the result."""
 
     def __init__(self, stream: TextIO) -> None:
+        self.warnings: list[str] = []
         self._stream = stream
         self._live = stream.isatty()
         self._last = 0.0
@@ -31,6 +32,8 @@ class Teller:
     def __call__(self, event: Event) -> None:
         """Show a note at once, progress not too often."""
         if isinstance(event, Note):
+            if event.level == "warning":
+                self.warnings.append(event.text)
             self.close()
             self._say(f"{event.text}\n")
         elif isinstance(event, Progress):

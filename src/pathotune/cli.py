@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -89,9 +90,10 @@ def _info(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
 def _tissue(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from shapely.geometry import mapping
 
-    from pathotune.cases.replacing import replacing
+    from pathotune.cases.replacing import can_write, replacing
     from pathotune.slides.tissue import tissue_mask
 
+    out = can_write(Path(args.out), Path(args.slide))
     with _open(args.slide, args.mpp) as slide:
         mask = tissue_mask(slide)
         area = mask.area_px()
@@ -107,16 +109,19 @@ def _tissue(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         }
         for shape in shapes
     ]
-    with replacing(Path(args.out)) as draft:
+    with replacing(out) as draft:
         draft.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     return told
 
 
 def _train(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
+    from pathotune.cases.replacing import can_write
     from pathotune.learn.train import train, train_tiles
     from pathotune.marks.geojson import read_geojson
 
-    classes = None if args.classes is None else [c.strip() for c in args.classes.split(",")]
+    inputs = [*args.slides, *(args.annotations or ())]
+    out = can_write(Path(args.out), *map(Path, inputs))
+    classes = None if args.classes is None else _listed(args.classes)
     options = {"method": args.method, "classes": classes, "seed": args.seed, "device": args.device}
     start = time.monotonic()
     if args.tiles is not None:
@@ -140,7 +145,7 @@ def _train(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
                 for s, m in zip(args.slides, marks, strict=True)
             ]
             bundle = drain(train(sources, card=card, **options), tell)
-    bundle.save(Path(args.out))
+    bundle.save(out)
     verdict = dict(bundle.meta.get("metrics") or {})
     return {
         "out": args.out,
@@ -153,6 +158,10 @@ def _train(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         "seconds": round(time.monotonic() - start, 2),
         **({"mpp_assumed": True} if bundle.meta.get("mpp_assumed") else {}),
     }
+
+
+def _listed(text: str) -> list[str]:
+    return [name for part in text.split(",") if (name := part.strip())]
 
 
 def _bundle_file(name: str) -> Path:
@@ -177,6 +186,7 @@ def _region(text: str) -> Region:
 
 def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune import plugins
+    from pathotune.cases.replacing import can_write
     from pathotune.maps.predict import predict, predict_tiles
     from pathotune.models.bundle import ModelBundle
 
@@ -184,6 +194,9 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         raise PathotuneError(
             "There is nothing to map, or too much.", "Give a slide, or --tiles FOLDER."
         )
+    wanted = (("ome_tiff", args.out), ("geojson", args.geojson), ("csv", args.csv))
+    inputs = [Path(p) for p in (args.slide, args.bundle, args.tissue) if p is not None]
+    outs = {key: can_write(Path(out), *inputs) for key, out in wanted if out is not None}
     dense = None
     if not Path(args.bundle).exists() and args.bundle in plugins.names("pathotune.maps.dense"):
         dense = plugins.load("pathotune.maps.dense", args.bundle)
@@ -196,7 +209,7 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             raise PathotuneError(f"{dense.NAME} maps slides only.", "Give a slide.")
         asked = predict_tiles(Path(args.tiles), bundle, mpp=args.mpp, device=args.device)
         predictions = drain(asked, tell)
-        predictions.write_csv(Path(args.out))
+        predictions.write_csv(outs["ome_tiff"])
         return {"out": args.out, **predictions.summary()}
     region = None if args.region is None else _region(args.region)
     tissue = args.tissue if args.tissue in {"auto", "off"} else Path(args.tissue)
@@ -207,9 +220,8 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         else:
             job = dense.predict(slide, tissue=tissue, region=region, device=args.device)
         classmap = drain(job, tell)
-        for key, out in (("ome_tiff", args.out), ("geojson", args.geojson), ("csv", args.csv)):
-            if out is not None:
-                plugins.load("pathotune.cases.exports", key).write(Path(out), classmap, slide)
+        for key, out in outs.items():
+            plugins.load("pathotune.cases.exports", key).write(out, classmap, slide)
         return {
             "out": args.out,
             "classes": list(classmap.classes),
@@ -218,6 +230,7 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             "step_um": float(classmap.mpp),
             "origin": [float(v) for v in classmap.origin],
             "mpp": slide.mpp,
+            "warnings": tell.warnings,
         }
 
 
@@ -331,6 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     tell = Teller(sys.stderr)
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what matters is told in our words
     try:
         with contextlib.redirect_stdout(sys.stderr):  # libraries that chat on standard output
             result = args.run(args, tell)

@@ -46,6 +46,42 @@ def replacing(path: Path) -> Iterator[Path]:
             draft.unlink(missing_ok=True)
 
 
+def can_write(path: Path, *inputs: Path) -> Path:
+    """Make sure that a result can be written before hours go into computing it.
+
+    Parameters
+    ----------
+    path : Path
+        Where the result will go.
+    inputs : Path
+        What it is computed from; none of it may be overwritten.
+
+    Raises
+    ------
+    PathotuneError
+        The folder is not there or may not be written to, or a slide would be lost.
+    """
+    if path.is_dir():
+        raise PathotuneError(f"{path} is a folder.", "Give the name of a file to write.")
+    if not path.parent.is_dir():
+        raise PathotuneError(
+            f"There is no folder {path.parent} for {path.name}.", "Make it, or choose another."
+        )
+    for given in inputs:
+        if path.exists() and given.exists() and path.samefile(given):
+            raise PathotuneError(
+                f"{path.name} would overwrite what it is made from.", "Choose another name."
+            )
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix="."):
+            return path
+    except OSError as error:
+        raise PathotuneError(
+            f"{path.name} cannot be written to {path.parent}: {error.strerror or error}.",
+            "Choose a folder that you may write to.",
+        ) from error
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

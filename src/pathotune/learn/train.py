@@ -181,10 +181,10 @@ def class_names(
             f"Marked are: {', '.join(sorted(found)) or 'none'}.",
         )
     if len(names) < 2:
-        raise PathotuneError(
-            "A model needs marked regions of at least two classes.",
-            f"Only {names[0]} is marked." if names else "No region with a class was found.",
-        )
+        only = "No region with a class was found." if wanted is None else "No class was named."
+        if names:
+            only = f"Only {names[0]} is {'marked' if wanted is None else 'asked for'}."
+        raise PathotuneError("A model needs marked regions of at least two classes.", only)
     return names
 
 

@@ -88,6 +88,12 @@ class Frame:
         cols = min(math.ceil(area.width / step - 1e-6), lattice.cols - col0)
         return cls(grid, area, row0, col0, rows, cols)
 
+    @property
+    def box(self) -> tuple[slice, slice]:
+        """Return the map's rows and columns in an array of the whole lattice."""
+        rows = slice(self.row0, self.row0 + self.rows)
+        return rows, slice(self.col0, self.col0 + self.cols)
+
     def canvas(
         self, classes: tuple[str, ...], colours: Colours, into: ClassMap | None = None
     ) -> ClassMap:

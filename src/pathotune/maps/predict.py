@@ -101,6 +101,8 @@ def predict(
     classmap = frame.canvas(bundle.classes, bundle.colours, into)
     mask = where_to_look(slide, "off" if _looks_everywhere(bundle, tissue) else tissue)
     on_tissue = grid.tokens(mask)
+    if not on_tissue[frame.box].any():
+        yield Note("No tissue was found here; the map is empty.", "warning")
     rim = card.neighbourhood // 2
     cells = grid.cells(mask, None if region is None else frame.area, margin_tokens=rim)
 

@@ -113,8 +113,13 @@ def predict(
     Raises
     ------
     PathotuneError
-        No um/px, or the library that runs the network is not installed.
+        No um/px, no H&E, or the library that runs the network is not installed.
     """
+    if slide.kind != "brightfield":
+        raise PathotuneError(
+            f"{slide.name} is no H&E slide; {NAME} tells tissue by its two stains.",
+            "Open an H&E slide, or mark regions and train a model.",
+        )
     yield Note(f"{NAME} was made for {MADE_FOR}. Elsewhere look before you trust it.", "warning")
     frame = Frame.over(slide, region, mpp=MPP, tile_px=SIDE, token_px=TOKEN, halo=HALO)
     session = _network()
@@ -159,6 +164,7 @@ def _network() -> Any:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = thread_limit()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     path = resources() / "weights" / "shell" / "model_v1.onnx"
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

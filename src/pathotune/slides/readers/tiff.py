@@ -48,7 +48,7 @@ class TiffReader(Reader):
         try:
             self._file = tifffile.TiffFile(path)
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._broken() from error
         try:
             self._levels = find_levels(self._file)
             for page in (page for planes in self._levels for page in planes):
@@ -58,7 +58,7 @@ class TiffReader(Reader):
             raise
         except Exception as error:
             self._file.close()
-            raise self._broken(error) from error
+            raise self._broken() from error
         self._lock = Lock()
         self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
         self._cached = 0
@@ -71,9 +71,9 @@ class TiffReader(Reader):
         self._channels_apart = len(self._levels[0]) > 1
         self._limits: NDArray[np.float64] | None = None
 
-    def _broken(self, error: Exception) -> PathotuneError:
+    def _broken(self) -> PathotuneError:
         return PathotuneError(
-            f"{self.name} cannot be read ({error}); the file is damaged or incomplete.",
+            f"{self.name} cannot be read; the file is damaged or incomplete.",
             "Copy it again from where it came, then open it again.",
         )
 
@@ -98,9 +98,9 @@ class TiffReader(Reader):
                 handle.seek(offset)
                 data: bytes = handle.read(count)
         except OSError as error:
-            raise self._broken(error) from error
+            raise self._broken() from error
         if len(data) < count:
-            raise self._broken(ValueError("the data end too early"))
+            raise self._broken()
         return data
 
     def _segment(self, level: int, plane: int, index: int) -> NDArray[Any] | None:
@@ -118,7 +118,7 @@ class TiffReader(Reader):
             tables = page.jpegtables
             decoded = page.decode(data, index, **({"jpegtables": tables} if tables else {}))[0]
         except Exception as error:
-            raise self._broken(error) from error
+            raise self._broken() from error
         if decoded is None:
             return None
         segment: NDArray[Any] = decoded[0]
