@@ -254,13 +254,10 @@ class ClassifyDock(QWidget):
         share = status.done / status.total if status.total else 0.0
         self.bar.setVisible(status.total > 0)
         self.pause.setVisible(status.total > 0 and status.done < status.total)
-        self.bar.setRange(0, max(1, status.total))
-        self.bar.setValue(status.done)
         left = forms.time_left(status.seconds_left)
         text = "Slide done" if share >= 1 else f"Slide done {share:.0%}"
         text += ", paused" if status.paused and share < 1 else f", {left}" if left else ""
-        self.bar.setFormat(text)
-        self.bar.setToolTip(text)
+        forms.set_bar(self.bar, status.done, max(1, status.total), text)
         self.pause.setText("Resume" if status.paused else "Pause")
         self.pause.setToolTip(
             "Go on reading the slide"

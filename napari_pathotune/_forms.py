@@ -15,6 +15,7 @@ from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
     QFrame,
     QLabel,
+    QProgressBar,
     QPushButton,
     QScrollArea,
     QSizePolicy,
@@ -144,6 +145,16 @@ def listen(widget: QWidget, *pairs: tuple[Any, Callable[..., Any]]) -> None:
                 signal.disconnect(slot)
 
     widget.destroyed.connect(stop)
+
+
+def set_bar(bar: QProgressBar, done: int, total: int, text: str) -> None:
+    """Move a progress bar without the repaint of the whole window that `setValue` forces."""
+    bar.setUpdatesEnabled(False)
+    bar.setRange(0, total)
+    bar.setValue(done)
+    bar.setFormat(text)
+    bar.setToolTip(text)
+    bar.setUpdatesEnabled(True)
 
 
 def time_left(seconds: float | None) -> str:

@@ -200,6 +200,7 @@ class MapLoop:
         from pathotune.learn.live import LiveProbe
 
         self.plan, self._live = plan, LiveProbe(plan.card.neighbourhood)
+        self._session.map_changed.emit(None)  # its layer comes with the slide, not with a stroke
         self._paint()
         self._compute()
 

@@ -47,6 +47,7 @@ class MapView:
         self._labels: Any = None
         self._values: Any = None
         self._place: dict[str, Any] = {}
+        self._coloured: Any = None
         session.map_changed.connect(self._on_map)
         session.slide_changed.connect(self._on_slide)
         session.mpp_changed.connect(self._on_scale)
@@ -136,7 +137,7 @@ class MapView:
             place = _layers.grid_place(slide, classmap.step, classmap.origin)
         if self._labels is None or self._place != place:
             self._drop()
-            self._place = place
+            self._place, self._coloured = place, None
             self._labels = _layers.add_labels(
                 viewer, slide, labels, name=MAP_NAME, place=place, opacity=self.opacity
             )
@@ -152,9 +153,9 @@ class MapView:
                 )
             else:
                 self._values.data = values
-        self._labels.visible = self.shown == "classes"
+        _set(self._labels, "visible", self.shown == "classes")
         if self._values is not None:
-            self._values.visible = wants_values
+            _set(self._values, "visible", wants_values)
             if wants_values:
                 self._values.name = self._title(classmap)
 
@@ -198,4 +199,12 @@ class MapView:
             now.get(n, c) for n, c in zip(classmap.classes, classmap.colours, strict=True)
         )
         hidden = {i for i, n in enumerate(classmap.classes, start=1) if n in self.hidden}
-        self._labels.colormap = _layers.class_colours(colours, hidden)
+        if self._coloured != (colours, hidden):  # napari takes its time over each new table
+            self._coloured = (colours, hidden)
+            self._labels.colormap = _layers.class_colours(colours, hidden)
+
+
+def _set(layer: Any, name: str, value: Any) -> None:
+    """Set a layer's attribute if it differs: napari redraws and makes thumbnails either way."""
+    if getattr(layer, name) != value:
+        setattr(layer, name, value)

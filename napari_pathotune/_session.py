@@ -21,6 +21,7 @@ from napari_pathotune._map_view import MapView
 from napari_pathotune._marking import Marking
 from napari_pathotune._opening import Opened, prepare
 from napari_pathotune._ready import ReadyModel, load
+from napari_pathotune._warming import warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,7 @@ class Session(Marking):
         camera = viewer.scene.camera
         camera.events.center.connect(self._on_camera)
         camera.events.zoom.connect(self._on_camera)
+        self.run("files", warm, what="Getting ready", where="slide", quiet=True)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
 

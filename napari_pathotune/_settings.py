@@ -8,6 +8,7 @@ one (a checkout, a test), so that nothing depends on a settings file.
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,22 @@ PLUGIN = "napari-pathotune"
 
 
 def _get(group: str, key: str, default: Any) -> Any:
+    if not _declared():
+        return default
     from napari.settings import get_plugin_settings
 
     try:
         return getattr(getattr(get_plugin_settings(PLUGIN), group), key)
     except (KeyError, AttributeError):
         return default
+
+
+@lru_cache
+def _declared() -> bool:
+    """Tell whether napari knows the plugin; looking for it every time reads every manifest."""
+    from npe2 import PluginManager
+
+    return PLUGIN in PluginManager.instance()
 
 
 def backbone() -> str:

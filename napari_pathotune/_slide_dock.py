@@ -249,11 +249,9 @@ class SlideDock(QWidget):
         self.bar.setVisible(activity is not None)
         if activity is None:
             return
-        self.bar.setRange(0, activity.total)
-        self.bar.setValue(activity.done)
         left = forms.time_left(activity.seconds_left)
-        self.bar.setFormat(activity.what if not left else f"{activity.what}, {left}")
-        self.bar.setToolTip(self.bar.format())
+        text = activity.what if not left else f"{activity.what}, {left}"
+        forms.set_bar(self.bar, activity.done, activity.total, text)
 
     def _on_failed(self, failure: Failure) -> None:
         if failure.where == "slide":
