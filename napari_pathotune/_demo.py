@@ -66,8 +66,12 @@ def _show_next(viewer: Viewer) -> None:
     text.setTextFormat(Qt.TextFormat.RichText)
     text.setWordWrap(True)
     text.setContentsMargins(8, 4, 8, 4)
-    text.setMaximumHeight(text.sizeHint().height() * 2 + 8)  # the map has the screen
-    viewer.window.add_dock_widget(text, name="What next", area="bottom", add_vertical_stretch=False)
+    dock = viewer.window.add_dock_widget(
+        text, name="What next", area="bottom", add_vertical_stretch=False
+    )
+    window = dock.window()
+    # The map has the screen; before the window has its size Qt shares the height out evenly.
+    QTimer.singleShot(500, lambda: window.resizeDocks([dock], [40], Qt.Orientation.Vertical))
 
 
 def finished(session: Session) -> bool:
@@ -80,8 +84,7 @@ def take_picture(viewer: Viewer, session: Session, path: str) -> None:
     """Save a picture of the whole window once the map stands, then close it."""
     start = time.monotonic()
     done: list[float] = []
-    problems: list[str] = []
-    session.failed.connect(lambda failure: problems.append(failure.message))
+    session.failed.connect(lambda failure: sys.stderr.write(f"{failure.message}\n"))
 
     def look() -> None:
         now = time.monotonic()
@@ -90,7 +93,9 @@ def take_picture(viewer: Viewer, session: Session, path: str) -> None:
         late = now - start > LIMIT_S
         if (done and now - done[0] > _SETTLE_S) or late:
             timer.stop()
-            if not late:
+            if late:
+                sys.stderr.write("the map was not finished in time\n")
+            else:
                 viewer.screenshot(path, canvas_only=False, flash=False)
             viewer.close()
 

@@ -245,7 +245,7 @@ def _pen(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
         return marks
     width = max(1.0, 25 / mpp)
     depth = ndimage.distance_transform_edt(np.pad(marks, 1, mode="edge"))[1:-1, 1:-1]
-    core = depth >= width
+    core: NDArray[np.bool_] = depth >= width
     if not core.any():
         return core
     strokes: NDArray[np.bool_] = ndimage.distance_transform_edt(~core) <= 2.5 * width
