@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 
 import numpy as np
 import pytest
+import shapely
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 from shapely.geometry import shape
 
 from pathotune import plugins
 from pathotune.events import PathotuneError
 from pathotune.maps.classmap import ClassMap
+from pathotune.maps.outlines import outlines
 from pathotune.marks.geojson import read_geojson
 from pathotune.slides.slide import open_slide
 
@@ -135,9 +142,27 @@ def test_csv_is_a_plain_table(classmap, tmp_path):
     assert float(rows[1]["area_mm2"]) == pytest.approx(194 * 49e-6)
 
 
+@given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
+@settings(max_examples=150, deadline=None)
+def test_outlines_of_any_mask_are_valid_and_cover_it(here):
+    found = outlines(here, (100.5, -7.0), 3.0)
+    assert len(found) == ndimage.label(here)[1]
+    assert all(p.is_valid and p.geom_type == "Polygon" for p in found)
+    rows, cols = np.nonzero(here)
+    boxes = shapely.box(100.5 + 3 * cols, 3 * rows - 7, 103.5 + 3 * cols, 3 * rows - 4)
+    want = shapely.union_all(boxes)
+    assert shapely.union_all(found).symmetric_difference(want).area < 1e-9
+    assert sum(p.area for p in found) == pytest.approx(want.area)
+
+
 def test_a_large_map_is_outlined_in_seconds():
     rng = np.random.default_rng(1)
-    coarse = rng.integers(0, 4, (60, 60)).astype(np.uint8)
-    labels = np.repeat(np.repeat(coarse, 20, 0), 20, 1)
+    fields = [ndimage.gaussian_filter(rng.standard_normal((1200, 1200)), 5) for _ in range(3)]
+    labels = (np.argmax(fields, axis=0) + 1).astype(np.uint8)
     big = ClassMap(("a", "b", "c"), ((0, 0, 0),) * 3, (0, 0), 28, 7, labels)
-    assert sum(s.area for s in big.polygons()["a"]) == pytest.approx((labels == 1).sum() * 784)
+    begin = time.perf_counter()
+    found = big.polygons()
+    assert time.perf_counter() - begin < 5
+    for value, shapes in enumerate(found.values(), 1):
+        assert sum(s.area for s in shapes) == pytest.approx((labels == value).sum() * 784)
+        assert shapely.is_valid(shapes).all()

@@ -111,26 +111,13 @@ class ClassMap:
         return self.classes[label - 1], named
 
     def polygons(self) -> dict[str, list[BaseGeometry]]:
-        """Return the outline of every class: polygons with holes, exact, level-0 pixels."""
-        from shapely import affinity, box, get_parts, union_all
+        """Return the outlines of every class: exact polygons with holes, level-0 pixels."""
+        from pathotune.maps.outlines import outlines
 
-        result: dict[str, list[BaseGeometry]] = {}
-        for value, name in enumerate(self.classes, 1):
-            here = self.labels == value
-            padded = np.zeros((here.shape[0], here.shape[1] + 2), np.int8)
-            padded[:, 1:-1] = here
-            jumps = np.diff(padded, axis=1)
-            rows, starts = np.nonzero(jumps == 1)
-            _, ends = np.nonzero(jumps == -1)
-            if not len(rows):
-                result[name] = []
-                continue
-            merged = union_all(box(starts, rows, ends, rows + 1))
-            merged = affinity.affine_transform(
-                merged, [self.step, 0, 0, self.step, self.origin[0], self.origin[1]]
-            )
-            result[name] = list(get_parts(merged))
-        return result
+        return {
+            name: outlines(self.labels == value, self.origin, self.step)
+            for value, name in enumerate(self.classes, 1)
+        }
 
     def save(self, path: str | Path) -> None:
         """Write the map as safetensors, so that it can be opened or resumed."""
