@@ -11,6 +11,7 @@ for a whole tile (the mean of its tokens) come from the same numbers.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -349,15 +350,26 @@ def calibrated(
     if len(logits) < 2:
         return head
     grid = np.geomspace(0.25, 64.0, 49)
-    classes = np.asarray(class_index)
-    loss = np.zeros((len(grid), len(logits)))
-    for r, (z, c) in enumerate(zip(logits, classes, strict=True)):
-        raw = np.asarray(z, dtype=np.float64) * temperature
-        raw = raw - raw.max(-1, keepdims=True)
-        for g, t in enumerate(grid):
-            loss[g, r] = np.mean(np.log(np.exp(raw / t).sum(-1)) - raw[:, c] / t)
-    per_class = np.stack([loss[:, classes == c].mean(1) for c in np.unique(classes)])
-    return replace(head, temperature=float(grid[int(per_class.mean(0).argmin())]))
+    classes, lengths = np.asarray(class_index), [len(z) for z in logits]
+    regions = np.bincount(classes)
+    each = 1 / (np.array(lengths) * regions[classes] * np.count_nonzero(regions))
+    weight = np.repeat(each, lengths)
+    raw = np.concatenate([np.asarray(z, np.float32) for z in logits]) * np.float32(temperature)
+    raw -= raw.max(-1, keepdims=True)
+    right = np.take_along_axis(raw, np.repeat(classes, lengths)[:, None], 1)[:, 0] @ weight
+
+    @lru_cache
+    def loss(g: int) -> float:
+        return float(np.log(np.exp(raw / np.float32(grid[g])).sum(-1)) @ weight - right / grid[g])
+
+    low, high = 0, len(grid) - 1  # the loss is convex in 1 / temperature: one valley
+    while low < high:
+        middle = (low + high) // 2
+        if loss(middle) <= loss(middle + 1):
+            high = middle
+        else:
+            low = middle + 1
+    return replace(head, temperature=float(grid[low]))
 
 
 def fit(
