@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathotune.models.tuning.linear import Config, LinearHead, calibrated
+from pathotune.models.tuning._calibration import calibrated
+from pathotune.models.tuning.linear import Config, LinearHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -10,16 +10,16 @@ for a whole tile (the mean of its tokens) come from the same numbers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pathotune.events import PathotuneError
+from pathotune.models.tuning._calibration import calibrated
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -317,59 +317,6 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float32]:
     e = np.exp(z - z.max(axis=-1, keepdims=True))
     out: NDArray[np.float32] = e / e.sum(axis=-1, keepdims=True)
     return out
-
-
-def calibrated(
-    head: LinearHead,
-    logits: Sequence[NDArray[Any]],
-    class_index: Sequence[int],
-    temperature: float,
-) -> LinearHead:
-    """Return `head` with the temperature that fits held-out regions best.
-
-    Parameters
-    ----------
-    head : LinearHead
-    logits : sequence of (n, C)
-        Logits of each held-out region's tokens from a head that never saw it,
-        divided by `temperature`.
-    class_index : sequence of int
-        The class of each of these regions.
-    temperature : float
-        The temperature in `logits`.
-
-    Returns
-    -------
-    LinearHead
-        The log loss is averaged over tokens, then regions, then classes.
-
-    Notes
-    -----
-    Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
-    """
-    if len(logits) < 2:
-        return head
-    grid = np.geomspace(0.25, 64.0, 49)
-    classes, lengths = np.asarray(class_index), [len(z) for z in logits]
-    regions = np.bincount(classes)
-    each = 1 / (np.array(lengths) * regions[classes] * np.count_nonzero(regions))
-    weight = np.repeat(each, lengths)
-    raw = np.concatenate([np.asarray(z, np.float32) for z in logits]) * np.float32(temperature)
-    raw -= raw.max(-1, keepdims=True)
-    right = np.take_along_axis(raw, np.repeat(classes, lengths)[:, None], 1)[:, 0] @ weight
-
-    @lru_cache
-    def loss(g: int) -> float:
-        return float(np.log(np.exp(raw / np.float32(grid[g])).sum(-1)) @ weight - right / grid[g])
-
-    low, high = 0, len(grid) - 1  # the loss is convex in 1 / temperature: one valley
-    while low < high:
-        middle = (low + high) // 2
-        if loss(middle) <= loss(middle + 1):
-            high = middle
-        else:
-            low = middle + 1
-    return replace(head, temperature=float(grid[low]))
 
 
 def fit(
