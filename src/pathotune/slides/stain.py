@@ -22,11 +22,20 @@ def kind_of(thumbnail: NDArray[np.uint8]) -> Literal["brightfield", "fluorescenc
     colour = brightest - pixels.min(axis=1)
     dark = float(np.mean(brightest < 70))
     white = float(np.mean(brightest > 200))
-    if dark > 0.5 and white < 0.2:
+    if dark > 0.5 and white < 0.2 and not _stained_on_black(pixels[brightest >= 70]):
         return "fluorescence"
     if float(np.mean(colour > 12)) < 0.002:
         return "grey"
     return "brightfield"
+
+
+def _stained_on_black(lit: NDArray[np.int16]) -> bool:
+    """Whether what is not black is stained tissue whose background was painted black."""
+    if not len(lit):
+        return False
+    darkest = lit.min(axis=1)
+    light = float(np.mean(darkest > 60)) > 0.6  # fluorescence lacks some colour altogether
+    return light and float(np.mean(lit.max(axis=1) - darkest > 12)) > 0.5
 
 
 def looks_like_he(thumbnail: NDArray[np.uint8]) -> tuple[bool, str]:

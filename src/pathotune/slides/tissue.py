@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from pathotune.events import PathotuneError
+from pathotune.slides.pen import strokes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +31,10 @@ LARGEST_SIDE = 4096
 ASSUMED_MPP = 0.5  # only to choose sizes of structures where nobody knows um/px
 GAP_UM = 70.0  # a fat cell
 SPECK_MM2 = 0.01
+HOLE_MM2 = 0.04  # vessels, torn fat, lumina: part of the tissue around them
+VOID_SHARE = 0.05
+PALE = 2.5  # grey levels of stain that fat and mucus show on average
+PALE_SEED = 0.2
 
 
 @dataclass(frozen=True)
@@ -169,29 +174,13 @@ def tissue_mask(slide: Slide) -> TissueMask:
     step_x = slide.width / thumbnail.shape[1]
     step_y = slide.height / thumbnail.shape[0]
     dark = slide.kind == "fluorescence"
-    mask = find_tissue(255 - thumbnail if dark else thumbnail, mpp * step_x)
+    mask = find_tissue(255 - thumbnail if dark else thumbnail, mpp * step_x, inverted=dark)
     return TissueMask(mask, step_x, step_y, "auto")
 
 
-def pen_marks(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return (h, w) of felt pen in a thumbnail: red, green, blue and black.
-
-    Stained tissue is pink to purple: red and blue above green. Green and blue
-    pens break that order, red pen has hardly any blue, black has no colour.
-    """
-    red, green, blue = pixels.astype(np.int16).transpose(2, 0, 1)
-    brightest = np.maximum(np.maximum(red, green), blue)
-    darkest = np.minimum(np.minimum(red, green), blue)
-    colour = brightest - darkest
-    is_green = (green - red > 12) & (green - blue > -25) & (colour > 25)
-    is_blue = (blue - red > 35) & (green - red > 0) & (colour > 40)
-    is_red = (red - green > 90) & (red - blue > 90) & (abs(green - blue) < 40)
-    is_black = (brightest < 50) & (colour < 20)
-    marks: NDArray[np.bool_] = is_green | is_blue | is_red | is_black
-    return marks
-
-
-def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
+def find_tissue(
+    pixels: NDArray[np.uint8], mpp: float, *, inverted: bool = False
+) -> NDArray[np.bool_]:
     """Find tissue in a thumbnail.
 
     Parameters
@@ -199,6 +188,8 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     pixels : uint8 (h, w, 3)
     mpp : float
         um per thumbnail pixel.
+    inverted : bool
+        The negative of a fluorescence image, in which there is no stain to look for.
 
     Returns
     -------
@@ -207,7 +198,8 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     import skimage.morphology as morphology
     from scipy import ndimage
 
-    values = pixels.astype(np.float32)
+    colourless = float(np.mean(np.ptp(pixels, axis=2) > 12)) < 0.002
+    values = _filled_in(pixels)
     bright = values.mean(axis=2)
     glass = _glass(values, bright)
     light = np.abs(values - glass).max(axis=2)
@@ -215,7 +207,7 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
     colour = tint.max(axis=2) - tint.min(axis=2)
     smooth_colour = ndimage.gaussian_filter(colour, 1.0)
     smooth_light = ndimage.gaussian_filter(light, 1.0)
-    fine = np.abs(bright - ndimage.gaussian_filter(bright, max(1.0, 8 / mpp)))
+    fine = np.abs(bright - ndimage.gaussian_filter(bright, max(1.5, 15 / mpp)))
     smooth_fine = ndimage.gaussian_filter(fine, 1.0)
     glassy = smooth_light < 20
     seen = (
@@ -223,33 +215,63 @@ def find_tissue(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
         | (smooth_fine > _limit(smooth_fine, glassy, 5.0, 12.0))
         | (smooth_light > 40)
     )
-    pen = _pen(pixels, mpp)
+    pen = np.zeros_like(seen) if colourless else strokes(values.astype(np.uint8), mpp)
     seen &= ~pen
     radius = max(1, round(GAP_UM / 2 / mpp))
     seen = _large(seen, max(4, round(200 / mpp**2)))
+    if not inverted:
+        seen = _with_pale(seen, _pale(tint, glassy, mpp) & ~pen, radius)
     closed = _closing(seen, radius)
     speck = max(4, round(SPECK_MM2 * 1e6 / mpp**2))
     if closed.size < 40 * speck:
         speck = max(4, closed.size // 400)
-    holes = morphology.remove_small_holes(closed, max_size=speck)
+    hole = max(speck, min(round(HOLE_MM2 * 1e6 / mpp**2), closed.size // 100))
+    holes = morphology.remove_small_holes(closed, max_size=hole)
     tissue: NDArray[np.bool_] = _large(holes, speck) & ~pen
     return tissue
 
 
-def _pen(pixels: NDArray[np.uint8], mpp: float) -> NDArray[np.bool_]:
-    """Return broad pen strokes with their soft borders; red blood cells are too small."""
+def _filled_in(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return pixels with what was never scanned (pure white or black) made like glass."""
+    values = pixels.astype(np.float32)
+    lightest = pixels.min(axis=2)
+    never = lightest >= 254
+    black = pixels.max(axis=2) <= 10
+    if black.mean() > VOID_SHARE:  # less of it is ink or a fold
+        never |= black
+    if never.any() and not never.all():
+        values[never] = _glass(values[~never][None], values[~never].mean(axis=1)[None])
+    return values
+
+
+def _pale(tint: NDArray[np.float32], glassy: NDArray[np.bool_], mpp: float) -> NDArray[np.bool_]:
+    """Return a faint breath of stain: green held back, over the width of a few cells."""
     from scipy import ndimage
 
-    marks = pen_marks(pixels)
-    if not marks.any():
-        return marks
-    width = max(1.0, 25 / mpp)
-    depth = ndimage.distance_transform_edt(np.pad(marks, 1, mode="edge"))[1:-1, 1:-1]
-    core: NDArray[np.bool_] = depth >= width
-    if not core.any():
-        return core
-    strokes: NDArray[np.bool_] = ndimage.distance_transform_edt(~core) <= 2.5 * width
-    return strokes
+    stain = (tint[..., 0] + tint[..., 2]) / 2 - tint[..., 1]
+    smooth = ndimage.gaussian_filter(stain, max(1.0, 12 / mpp))
+    limit = PALE
+    if glassy.mean() > 0.02:  # coloured spots of array slides and uneven light are not stain
+        low, high = np.percentile(smooth[glassy], (25, 75))
+        limit = float(np.clip(min(low, 2.0) + 4 * (high - low), PALE, 2.4 * PALE))
+    faint: NDArray[np.bool_] = smooth > limit
+    return faint
+
+
+def _with_pale(seen: NDArray[np.bool_], pale: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Add pale parts that hang together with tissue already seen, such as fat in its rim."""
+    from scipy import ndimage
+
+    both = seen | ndimage.binary_opening(pale, iterations=max(1, radius // 4))
+    parts, count = ndimage.label(both)
+    if not count:
+        return both
+    area = np.bincount(parts.ravel(), minlength=count + 1)
+    sure = np.bincount(parts[seen], minlength=count + 1)
+    keep = sure > PALE_SEED * area
+    keep[0] = False
+    added: NDArray[np.bool_] = keep[parts] | seen
+    return added
 
 
 def _glass(values: NDArray[np.float32], bright: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -282,7 +304,12 @@ def _closing(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Close gaps by distances, whose cost does not grow with the radius."""
     from scipy import ndimage
 
-    padded = np.pad(mask, radius + 1)
+    ring = np.ones_like(mask)
+    ring[radius:-radius, radius:-radius] = False
+    # In a field cut out of tissue a fat cell at the border goes on beyond it: mirrored. Around
+    # a whole section lies glass, which must not be closed up to the border.
+    cut = mask[ring].mean() > 0.25
+    padded = np.pad(mask, radius + 1, mode="symmetric" if cut else "constant")
     if not padded.any():
         return mask
     grown = ndimage.distance_transform_edt(~padded) <= radius
