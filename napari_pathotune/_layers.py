@@ -66,7 +66,7 @@ def world_to_pixel(slide: Slide, world: Any) -> tuple[float, float]:
 
 def slide_layer_data(slide: Slide) -> tuple[Any, dict[str, Any], str]:
     """Return a slide as napari's layer tuple: one array-like a level, in um."""
-    data = [slide.level_array(i) for i in range(len(slide.levels))]
+    data = slide.pyramid()
     kwargs = {
         "name": slide.name,
         "rgb": True,

@@ -3,16 +3,19 @@
 Not dask: a graph per level costs fifteen times the read itself. napari places
 levels by the ratio of their shapes, which for truncated levels is not the true
 downsample; the columns and rows are picked so that every pixel still sits
-within half a pixel of where it belongs.
+within half a pixel of where it belongs. Where the file's coarsest level is still too
+large to be drawn whole, coarser ones are made on the fly.
 """
 
 from __future__ import annotations
 
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pathotune.events import PathotuneError
+from pathotune.slides.geometry import Level
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from pathotune.slides.slide import Slide
 
 LARGEST_WHOLE = 1 << 31  # bytes that may be asked for at once
+OVERVIEW_SIDE = 4096  # a coarsest level not longer than this is drawn at once
+_BAND_BYTES = 1 << 26
+_STEP = 4
 
 
 class LevelArray:
@@ -28,8 +34,8 @@ class LevelArray:
     dtype = np.dtype(np.uint8)
     ndim = 3
 
-    def __init__(self, slide: Slide, level: int) -> None:
-        size = slide.levels[level]
+    def __init__(self, slide: Slide, level: int, size: Level | None = None) -> None:
+        size = slide.levels[level] if size is None else size
         self._slide = slide
         self._level = level
         self.shape = (size.height, size.width, 3)
@@ -59,25 +65,36 @@ class LevelArray:
             key = (*key[:at], *[slice(None)] * (4 - len(key)), *key[at + 1 :])
         key = (*key, *[slice(None)] * (3 - len(key)))
         rows, columns = (
-            np.arange(n)[k if isinstance(k, slice) else slice(int(k) % n, int(k) % n + 1)]
+            np.arange(n)[k] if isinstance(k, slice) else np.arange(n)[int(k)][None]
             for k, n in zip(key[:2], self.shape[:2], strict=True)
         )
         if not len(rows) or not len(columns):
             block = np.empty((len(rows), len(columns), 3), np.uint8)
         else:
             y, x = self._true(rows, self._ratio_y, 0), self._true(columns, self._ratio_x, 1)
-            top, left = int(y.min()), int(x.min())
-            height, width = int(y.max()) - top + 1, int(x.max()) - left + 1
-            if height * width * 3 > LARGEST_WHOLE:
-                raise PathotuneError(
-                    "This level of the slide is too large to be loaded at once.",
-                    "Zoom in, or use a coarser level.",
-                )
-            block = self._slide.read_level(self._level, left, top, width, height)
-            block = _pick(_pick(block, y - top, 0), x - left, 1)
+            block = self._block(y, x)
         block = block[:, :, key[2]]
         drop = tuple(0 if not isinstance(k, slice) else slice(None) for k in key[:2])
         return block[drop]
+
+    def _block(self, y: NDArray[np.intp], x: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return the pixels at rows and columns of the level, read in bands of bounded size."""
+        if len(y) * len(x) * 3 > LARGEST_WHOLE:
+            raise PathotuneError(
+                "This level of the slide is too large to be loaded at once.",
+                "Zoom in, or use a coarser level.",
+            )
+        left, width = int(x.min()), int(np.ptp(x)) + 1
+        bands = -(-(int(np.ptp(y)) + 1) * width * 3 // _BAND_BYTES)
+        parts = []
+        for rows in np.array_split(y, min(bands, len(y))):
+            top, height = int(rows.min()), int(np.ptp(rows)) + 1
+            read = self._read(left, top, width, height)
+            parts.append(_pick(_pick(read, rows - top, 0), x - left, 1))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return self._slide.read_level(self._level, x, y, width, height)
 
     def _true(self, at: NDArray[np.intp], ratio: float, axis: int) -> NDArray[np.intp]:
         if ratio == 1:
@@ -90,6 +107,39 @@ class LevelArray:
         del copy
         whole = self[:, :, :]
         return whole if dtype is None else whole.astype(dtype)
+
+
+class Overview(LevelArray):
+    """A level that the file lacks, averaged from a finer one; a small one is kept."""
+
+    def __init__(self, slide: Slide, factor: int) -> None:
+        width, height = max(1, slide.width // factor), max(1, slide.height // factor)
+        super().__init__(slide, -1, Level(width, height, factor, factor))
+        self._factor = factor
+        self._lock = Lock()
+        self._whole: NDArray[np.uint8] | None = None
+
+    def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        factor = self._factor
+        if max(self.shape) > OVERVIEW_SIDE:
+            return self._slide.read_downsampled(x * factor, y * factor, factor, width, height)
+        with self._lock:
+            if self._whole is None:
+                rows, columns = self.shape[:2]
+                self._whole = self._slide.read_downsampled(0, 0, factor, columns, rows)
+        return self._whole[y : y + height, x : x + width]
+
+
+def pyramid(slide: Slide) -> list[LevelArray]:
+    """Return the slide's levels, and coarser ones until the whole slide can be drawn at once."""
+    found = [LevelArray(slide, i) for i in range(len(slide.levels))]
+    last = slide.levels[-1]
+    longest = max(last.width, last.height)
+    factor = round((last.downsample_x + last.downsample_y) / 2)
+    while longest > OVERVIEW_SIDE:
+        factor, longest = factor * _STEP, longest // _STEP
+        found.append(Overview(slide, factor))
+    return found
 
 
 def _pick(block: NDArray[np.uint8], at: NDArray[np.intp], axis: int) -> NDArray[np.uint8]:

@@ -32,7 +32,7 @@ def weights(start: float, step: float, count: int, size: int) -> csr_matrix:
     """
     from scipy.sparse import csr_matrix
 
-    edges = start + step * np.arange(count + 1)
+    edges = start + step * np.arange(count + 1, dtype=np.float64)
     if step < 1:
         middle = (edges[:-1] + edges[1:]) / 2 - 0.5
         first = np.floor(middle).astype(np.int64)

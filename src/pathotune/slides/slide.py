@@ -20,7 +20,7 @@ from pathotune.slides import mpp as mpp_rules
 from pathotune.slides.fingerprint import fingerprint
 from pathotune.slides.gate import Gate
 from pathotune.slides.geometry import Level, Region
-from pathotune.slides.levels import LevelArray
+from pathotune.slides.levels import LevelArray, pyramid
 from pathotune.slides.placing import place_levels
 from pathotune.slides.resample import area
 
@@ -245,6 +245,10 @@ class Slide:
     def level_array(self, level: int) -> LevelArray:
         """Return a level as an array-like for the viewer."""
         return LevelArray(self, level)
+
+    def pyramid(self) -> list[LevelArray]:
+        """Return every level for the viewer, and coarser ones where the file has too few."""
+        return pyramid(self)
 
     def associated(self) -> tuple[str, ...]:
         """Return the names of label, macro and the like; they may show a patient's name."""
