@@ -1,4 +1,4 @@
-"""How smooth the window stays while features are computed (10c), and what opening it imports (10d).
+"""How smooth the window stays while features are computed, and what opening it imports.
 
 The same pan is made twice in one window on the same slide: without our jobs,
 then while features are computed and the map follows marks. Gaps are the times
@@ -175,10 +175,10 @@ def main() -> None:
         os.environ["PATHOTUNE_HOME"] = home
         opened = imports()
         found = window(args.seconds)
-    print("10d  what is imported")
+    print("what opening the docks imports")
     print(f"  import napari_pathotune  {opened['import_s']:.3f} s  heavy: {opened['import_heavy']}")
     print(f"  open every dock          {opened['docks_s']:.3f} s  heavy: {opened['docks_heavy']}")
-    print("10c  gaps of the event loop while panning, ms     median     p99   longest")
+    print("gaps of the event loop while panning, ms     median     p99   longest")
     for name in ("alone", "while torch is imported", "while features are computed"):
         row = found[name]
         print(f"  {name:44s} {row['median']:9.1f} {row['p99']:7.1f} {row['longest']:9.1f}")
