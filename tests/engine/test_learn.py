@@ -10,7 +10,7 @@ from PIL import Image
 
 from pathotune import drain
 from pathotune.events import PathotuneError
-from pathotune.learn.evaluate import judge
+from pathotune.learn.evaluate import apart, judge
 from pathotune.learn.live import LiveProbe
 from pathotune.learn.marked import Marked
 from pathotune.learn.train import train, train_tiles
@@ -147,6 +147,21 @@ def test_whole_slides_are_left_out_when_there_are_two():
     assert verdict.macro_f1 < 0.1 and verdict.scope == "2 slides"
 
 
+def test_a_class_on_one_slide_only_keeps_to_regions_and_says_so():
+    rng = np.random.default_rng(2)
+    marked = Marked(3, 8)
+    for key, c in (("0/a", 0), ("0/b", 0), ("0/c", 1), ("1/a", 0), ("1/b", 1), ("1/c", 1)):
+        marked.add(key, c, rng.normal(c, 0.2, (30, 8)).astype(np.float32))
+    assert apart(marked, ("0/",)) == ((), "this slide")
+    assert apart(marked, ("0/", "1/")) == (("0/", "1/"), "2 slides")
+    for key in ("1/d", "1/e"):
+        marked.add(key, 2, rng.normal(-1, 0.2, (30, 8)).astype(np.float32))
+    slides, scope = apart(marked, ("0/", "1/"))
+    assert slides == () and scope == "regions of 2 slides"
+    _, verdict = judge(marked, ("A", "B", "C"), scope=scope, slides=slides)
+    assert verdict.macro_f1 is not None and verdict.scope == scope
+
+
 def test_input_that_cannot_be_learnt_is_refused(slide, marks, tiny_card):
     with pytest.raises(PathotuneError, match="Fat"):
         drain(train([(slide, marks)], card=tiny_card, classes=["Red", "Fat"]))
@@ -170,6 +185,7 @@ def test_tiles_are_learnt_from_folders(tmp_path, tiny_card):
     assert bundle.classes == ("bright", "dark")
     assert bundle.meta["mpp_assumed"] is True and bundle.meta["trained_on"] == "tiles"
     assert bundle.meta["metrics"]["macro_f1"] > 0.9
+    assert "share a patient" in bundle.meta["metrics"]["scope"]
     path = bundle.save(tmp_path / "b.safetensors")
     assert ModelBundle.load(path, check=False).classes == bundle.classes
 

@@ -44,7 +44,7 @@ class Evaluation:
     confusion : (C, C) int
         Tokens; rows: marked, columns: found.
     scope : str
-        "this slide", "3 slides" or "tiles": what the figure is about.
+        "this slide", "3 slides", "regions of 3 slides" or tiles: what the figure is about.
     n_regions : int
         Regions judged.
     """
@@ -87,6 +87,22 @@ def _folds(
         out = tuple(k for k in table if k.startswith(prefix))
         if out and len({c for k, c in table.items() if k not in out}) >= 2:
             yield out, marked.stats.fit(config, without=out)
+
+
+def apart(marked: Marked, slides: Sequence[str]) -> tuple[Sequence[str], str]:
+    """Return what may be left out whole, slides or nothing, and the words for the scope.
+
+    Leaving a slide out says how the model does on another slide, but only when every class
+    is marked on a second one; otherwise regions are left out, and the words say so.
+    """
+    if len(slides) < 2:
+        return (), "this slide"
+    found: dict[int, set[str]] = {}
+    for key, c in marked.stats.region_class.items():
+        found.setdefault(c, set()).update(p for p in slides if key.startswith(p))
+    if all(len(on) > 1 for on in found.values()):
+        return slides, f"{len(slides)} slides"
+    return (), f"regions of {len(slides)} slides"
 
 
 def short_of(marked: Marked, names: Sequence[str]) -> str | None:

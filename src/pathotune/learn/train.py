@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune import plugins
 from pathotune.events import Job, Note, PathotuneError
-from pathotune.learn.evaluate import judge
+from pathotune.learn.evaluate import apart, judge
 from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable
 from pathotune.marks.labels import label_tokens
 from pathotune.models.bundle import ModelBundle
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.cards import ModelCard
     from pathotune.slides.slide import Slide
+
+TILES = "tiles, some of which may share a patient"
 
 
 def train(
@@ -121,8 +123,8 @@ def train(
             allowed = None if tissue == "off" else grid.tokens(masks[i])
             marked.follow(labelled, store, grid, card.neighbourhood, prefixes[i], allowed)
     _every_class(marked, names)
-    scope = "this slide" if len(sources) == 1 else f"{len(sources)} slides"
-    head, evaluation = judge(marked, names, config=config, seed=seed, scope=scope, slides=prefixes)
+    slides, scope = apart(marked, prefixes)
+    head, evaluation = judge(marked, names, config=config, seed=seed, scope=scope, slides=slides)
     return ModelBundle.create(
         card,
         method,
@@ -265,7 +267,7 @@ def train_tiles(
 
     paths = [path for path, _ in files]
     assumed = yield from tile_features(paths, card, take, mpp=mpp, device=device)
-    head, evaluation = judge(marked, names, config=config, seed=seed, scope="tiles")
+    head, evaluation = judge(marked, names, config=config, seed=seed, scope=TILES)
     return ModelBundle.create(
         card,
         method,

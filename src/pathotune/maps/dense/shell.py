@@ -18,14 +18,17 @@ from pathotune.events import Job, Note, PathotuneError, Progress, TilesDone
 from pathotune.maps.frame import Frame, where_to_look
 from pathotune.places import resources
 from pathotune.slides.tiles import read_batches
+from pathotune.slides.tissue import tissue_mask
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
+    from pathotune.slides.tiles import TileGrid
     from pathotune.slides.tissue import TissueMask
 
 NAME = "SHELL: epithelium and lumen"
@@ -87,24 +90,35 @@ class Stains:
         return np.moveaxis(np.clip(amounts, 0, 1), -1, 1).astype(np.float32)
 
 
+def empty(slide: Slide, region: Region | None = None) -> ClassMap:
+    """Return the map that `predict` fills, with nothing in it yet."""
+    return _frame(slide, region).canvas(classes, colours)
+
+
 def predict(
     slide: Slide,
     tissue: TissueMask | str | Path = "auto",
     device: str = "auto",
     region: Region | None = None,
+    focus: Callable[[], Region | None] | None = None,
+    into: ClassMap | None = None,
 ) -> Job[ClassMap]:
     """Map epithelium and lumen over the tissue of a slide.
 
     Parameters
     ----------
     slide : Slide
-        With um/px.
+        H&E, with um/px.
     tissue : "auto", "off", Path or TissueMask
         Where to look, as for other models.
     device : str
         Not used: the network runs on the processor.
     region : Region, optional
         Map only this part; the stains are those of the whole slide all the same.
+    focus : callable, optional
+        Returns what is on the screen, asked while computing.
+    into : ClassMap, optional
+        A map of the same place to go on with, see `empty`.
 
     Yields
     ------
@@ -121,35 +135,84 @@ def predict(
             "Open an H&E slide, or mark regions and train a model.",
         )
     yield Note(f"{NAME} was made for {MADE_FOR}. Elsewhere look before you trust it.", "warning")
-    frame = Frame.over(slide, region, mpp=MPP, tile_px=SIDE, token_px=TOKEN, halo=HALO)
+    frame = _frame(slide, region)
     session = _network()
     mask = where_to_look(slide, tissue)
     grid = frame.grid
-    classmap = frame.canvas(classes, colours)
+    classmap = frame.canvas(classes, colours, into)
     on_tissue = grid.tokens(mask)
-    stains = Stains(_sample(slide, mask))
     cells = grid.cells(mask, None if region is None else frame.area)
-    yield Progress(0, len(cells), _WHAT)
-    with closing(read_batches(slide, grid, cells, 1)) as batches:
-        for done, (found, tiles) in enumerate(batches, 1):
+    todo = cells[[_lacks(frame, cell, on_tissue, classmap) for cell in cells]]
+    done = len(cells) - len(todo)
+    yield Progress(done, len(cells), _WHAT)
+    if not len(todo):
+        return classmap
+    stains = Stains(_sample(slide))
+    with closing(read_batches(slide, grid, _outward(grid, todo, focus), 1)) as batches:
+        for found, tiles in batches:
             (logits,) = session.run(None, {"input": stains.pictures(tiles)})
-            kept = TilesDone(*grid.token_box(found[0]))
-            box = frame.clip(kept)
-            if box is not None:
-                here = np.s_[box.row0 : box.row1, box.col0 : box.col1]
-                part = np.s_[
-                    box.row0 - kept.row0 : box.row1 - kept.row0,
-                    box.col0 - kept.col0 : box.col1 - kept.col0,
-                ]
-                p = _tokens(logits)[0][part] * on_tissue[here][..., None]
-                shown = frame.on_map(box)
-                there = np.s_[shown.row0 : shown.row1, shown.col0 : shown.col1]
-                assert classmap.probs is not None
-                classmap.probs[there] = p
-                classmap.labels[there] = np.where(on_tissue[here], p.argmax(-1) + 1, 0)
+            shown = _put(frame, found[0], _tokens(logits)[0], on_tissue, classmap)
+            done += 1
+            if shown is not None:
                 yield shown
             yield Progress(done, len(cells), _WHAT)
     return classmap
+
+
+def _frame(slide: Slide, region: Region | None) -> Frame:
+    return Frame.over(slide, region, mpp=MPP, tile_px=SIDE, token_px=TOKEN, halo=HALO)
+
+
+def _lacks(
+    frame: Frame, cell: NDArray[np.int32], on_tissue: NDArray[np.bool_], classmap: ClassMap
+) -> bool:
+    """Tell whether a tile has a pixel on tissue that the map does not have yet."""
+    box = frame.clip(TilesDone(*frame.grid.token_box(cell)))
+    if box is None:
+        return False
+    here, there = _slices(box), _slices(frame.on_map(box))
+    return bool((on_tissue[here] & (classmap.labels[there] == 0)).any())
+
+
+def _outward(
+    grid: TileGrid, cells: NDArray[np.int32], focus: Callable[[], Region | None] | None
+) -> Iterator[NDArray[np.int32]]:
+    """Give tiles, those that the user looks at now before the others."""
+    seen: Region | None = None
+    while len(cells):
+        region = None if focus is None else focus()
+        if region is not None and region != seen:
+            seen, cells = region, grid.order(cells, region)
+        yield cells[0]
+        cells = cells[1:]
+
+
+def _put(
+    frame: Frame,
+    cell: NDArray[np.int32],
+    tokens: NDArray[np.float32],
+    on_tissue: NDArray[np.bool_],
+    classmap: ClassMap,
+) -> TilesDone | None:
+    """Write a tile's pixels on tissue into the map and return their box."""
+    kept = TilesDone(*frame.grid.token_box(cell))
+    box = frame.clip(kept)
+    if box is None:
+        return None
+    shown = frame.on_map(box)
+    part = TilesDone(
+        box.row0 - kept.row0, box.col0 - kept.col0, box.row1 - kept.row0, box.col1 - kept.col0
+    )
+    here, there = _slices(box), _slices(shown)
+    p = tokens[_slices(part)] * on_tissue[here][..., None]
+    if classmap.probs is not None:
+        classmap.probs[there] = p
+    classmap.labels[there] = np.where(on_tissue[here], p.argmax(-1) + 1, 0)
+    return shown
+
+
+def _slices(box: TilesDone) -> tuple[slice, slice]:
+    return slice(box.row0, box.row1), slice(box.col0, box.col1)
 
 
 def _network() -> Any:
@@ -170,14 +233,14 @@ def _network() -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _sample(slide: Slide, tissue: TissueMask) -> NDArray[np.uint8]:
-    """Return tissue pixels (n, 3) of the whole slide at a few um/px."""
+def _sample(slide: Slide) -> NDArray[np.uint8]:
+    """Return tissue pixels (n, 3) of the whole slide at a few um/px, wherever is looked."""
     side = max(slide.width, slide.height) * slide.need_mpp() / STAINS_MPP
     small = slide.thumbnail(int(np.clip(side, 256, 3000)))
     height, width = small.shape[:2]
     x = (np.arange(width) + 0.5) / width * slide.width
     y = (np.arange(height) + 0.5) / height * slide.height
-    pixels = small[tissue.on_grid(x, y)]
+    pixels = small[tissue_mask(slide).on_grid(x, y)]
     return pixels if len(pixels) > 100 else small.reshape(-1, 3)
 
 
