@@ -106,8 +106,8 @@ class ClassifyDock(QWidget):
         progress.addWidget(self.bar, 1)
         progress.addWidget(self.pause)
         self.ready = ReadyModels(self.session)
-        models = QCollapsible("Ready-made models")
-        models.addWidget(self.ready)
+        self.models = QCollapsible("Ready-made models")
+        self.models.addWidget(self.ready)
 
         middle = QWidget()
         column = QVBoxLayout(middle)
@@ -117,7 +117,7 @@ class ClassifyDock(QWidget):
         column.addWidget(self.colours)
         column.addWidget(self.legend)
         column.addWidget(self.under)
-        column.addWidget(models)
+        column.addWidget(self.models)
         column.addStretch(1)
         column.addLayout(progress)
         self.hint = forms.line()
@@ -208,6 +208,7 @@ class ClassifyDock(QWidget):
 
     def _on_map(self, box: Any) -> None:
         if box is None:
+            self.under.setText("Under the cursor: no map")  # of the map that was there before
             self._refresh()
         else:
             self._sum.start()

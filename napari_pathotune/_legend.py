@@ -61,7 +61,9 @@ class Legend(QWidget):
                 box.setChecked(name not in hidden)
             box.toggled.connect(self._on_toggled)
             meaning = (meanings or {}).get(name)
-            label = Elided(f"{meaning} ({name})" if meaning else name, Qt.TextElideMode.ElideRight)
+            label = Elided(meaning or name, Qt.TextElideMode.ElideRight)
+            if meaning:
+                label.setToolTip(f"{name}: {meaning}")
             area, share = _number(), _number()
             for column, widget in enumerate((box, label, area, share)):
                 self._grid.addWidget(widget, row, column)

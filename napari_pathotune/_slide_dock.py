@@ -225,7 +225,7 @@ class SlideDock(QWidget):
         has = self.session.tissue is not None
         self.show_tissue.setEnabled(has)
         self.redo.setEnabled(has)
-        self.device_line.setText(f"Device: {self.session.device_name or 'found when needed'}")
+        self.device_line.setText(f"Device: {self.session.device_name or 'not used yet'}")
         self.device.setCurrentIndex(max(0, self.device.findData(self.session.device)))
         if needs:
             ready = self.mpp.value > 0

@@ -1,0 +1,249 @@
+"""Take a picture of every state of the window, dark and light, into docs/images.
+
+It drives the real window on the sample slide with the real backbone, in a home
+of its own, so it works on any computer with a screen (``make screenshots``
+starts a virtual one where there is none). The pictures are 1366 x 768, the
+smallest screen the docks are made for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZE = (1366, 768)
+DOCK_COLOURS, CANVAS_COLOURS = 72, 28  # small files that still show stains and swatches
+IMAGES = Path(__file__).parent / "images"
+LIMIT_S = 900.0
+
+
+class Studio:
+    """The window, and a camera that takes each state in both themes."""
+
+    def __init__(self, folder: Path) -> None:
+        import napari
+
+        from napari_pathotune._docks import Docks
+        from napari_pathotune._session import Session
+
+        self.folder = folder
+        self.viewer = napari.Viewer(show=True)
+        self.viewer.window.resize(*SIZE)
+        self.docks = Docks.of(self.viewer)
+        self.docks.open_all()
+        self.session = Session.of(self.viewer)
+        self.settle()
+
+    def settle(self, seconds: float = 0.6) -> None:
+        """Let the window draw itself."""
+        end = time.monotonic() + seconds
+        self.until(lambda: time.monotonic() > end)
+
+    def until(self, check: Callable[[], Any], limit: float = LIMIT_S) -> None:
+        """Run the event loop until something is true."""
+        from qtpy.QtWidgets import QApplication
+
+        end = time.monotonic() + limit
+        while not check():
+            if time.monotonic() > end:
+                raise TimeoutError("the window did not get there")
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def dock(self, name: str) -> Any:
+        """Raise a dock and return its widget."""
+        self.docks.raise_dock(name)
+        return self.docks.find(name).widget()
+
+    def take(self, name: str) -> None:
+        """Take the window as it is, dark and light."""
+        from PIL import Image
+
+        for theme in ("dark", "light"):
+            self.viewer.theme = theme
+            self.settle()
+            pixels = self.viewer.screenshot(canvas_only=False, flash=False)
+            if float(np.std(pixels[..., :3])) < 1.0:
+                raise RuntimeError("the picture is empty: OpenGL does not work on this screen")
+            small = compact(Image.fromarray(np.ascontiguousarray(pixels[..., :3])))
+            small.save(self.folder / f"{name}-{theme}.png", optimize=True)
+        self.viewer.theme = "dark"
+        print(name)
+
+    def look_at(self, x: float, y: float, width: float) -> None:
+        """Show a part of the slide, level-0 pixels."""
+        slide = self.session.slide
+        assert slide is not None
+        mpp_y, mpp_x = slide.mpp_y or 1.0, slide.mpp_x or 1.0
+        self.viewer.scene.camera.center = (y * mpp_y, x * mpp_x)
+        self.viewer.scene.camera.zoom = self.viewer.canvas.size[1] / (width * mpp_x)
+
+
+def compact(picture: Any) -> Any:
+    """Return a picture with a small palette that keeps the docks' colours apart.
+
+    Classes are told by small swatches in the docks, which a palette made from the
+    whole picture would lose among the stains; so docks and canvas get their own.
+    """
+    from PIL import Image
+
+    width, height = picture.size
+    sides = Image.new("RGB", (700, height))
+    sides.paste(picture.crop((0, 0, 350, height)), (0, 0))
+    sides.paste(picture.crop((width - 350, 0, width, height)), (350, 0))
+    docks = sides.quantize(DOCK_COLOURS, method=Image.Quantize.MAXCOVERAGE).getpalette()
+    middle = picture.crop((350, 0, width - 350, height))
+    canvas = middle.quantize(CANVAS_COLOURS, method=Image.Quantize.MEDIANCUT).getpalette()
+    both = Image.new("P", (1, 1))
+    both.putpalette([*docks[: 3 * DOCK_COLOURS], *canvas[: 3 * CANVAS_COLOURS]])
+    return picture.quantize(palette=both, dither=Image.Dither.NONE)
+
+
+def without_um(folder: Path) -> Path:
+    """Write a part of the sample as a picture that does not say how large a pixel is."""
+    from PIL import Image
+
+    from pathotune.slides.sample import sample_slide
+    from pathotune.slides.slide import open_slide
+
+    with open_slide(sample_slide()) as slide:
+        pixels = slide.read_level(0, 300, 500, 2400, 1800)
+    path = folder / "section 12-4711.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def first_steps(studio: Studio, folder: Path) -> None:
+    """No slide, a file that is none, a slide without um/px."""
+    session = studio.session
+    studio.take("slide-empty")
+    studio.dock("annotate")
+    studio.take("annotate-no-slide")
+    studio.dock("tune")
+    studio.take("tune-empty")
+    studio.dock("classify")
+    studio.take("classify-empty")
+    slide_dock = studio.dock("slide")
+    letter = folder / "report.svs"
+    letter.write_text("Dear colleague")
+    slide_dock.open(letter)
+    studio.until(lambda: slide_dock.notice.isVisible())
+    studio.take("slide-error")
+    slide_dock.open(without_um(folder))
+    studio.until(lambda: session.tissue is not None)
+    studio.take("slide-um")
+
+
+def the_sample(studio: Studio) -> None:
+    """The sample slide: its facts, its tissue, the networks."""
+    session = studio.session
+    slide_dock = studio.dock("slide")
+    session.loop.pause()
+    slide_dock.sample.click()
+    studio.until(lambda: session.slide is not None and session.slide.mpp is not None)
+    studio.until(lambda: session.tissue is not None and session.loop.plan is not None)
+    slide_dock.show_tissue.click()
+    slide_dock.network.expand(animate=False)
+    studio.take("slide-open")
+    slide_dock.show_tissue.click()
+    from napari_pathotune import _settings
+
+    if not _settings.offline():
+        slide_dock._on_card("dinov2-small")
+        studio.take("slide-download")
+        slide_dock.notice.clear()
+    slide_dock.network.collapse(animate=False)
+
+
+def marking(studio: Studio) -> None:
+    """From no class to a map that follows."""
+    from pathotune.marks.geojson import read_geojson
+    from pathotune.slides.sample import sample_annotations
+
+    session = studio.session
+    annotate = studio.dock("annotate")
+    studio.take("annotate-no-class")
+    sample = read_geojson(sample_annotations())
+    two = [c for c in sample.classes if c.name in ("Tumour", "Muscle")]
+    for one in two:
+        session.annotations.add_class(one.name, one.colour)
+    first = [next(a for a in sample.items if a.class_name == c.name) for c in two]
+    session.annotations.add(first[0])
+    studio.take("annotate-one-class-marked")
+    session.annotations.add(first[1])
+    session.loop.resume()
+    studio.until(lambda: session.loop.classmap is not None and session.loop.classmap.labels.any())
+    studio.dock("classify")
+    studio.take("classify-reading")
+    studio.dock("tune")
+    studio.take("tune-too-few")
+    session.load_annotations(sample_annotations())
+    studio.until(lambda: len(session.annotations.items) == len(sample.items))
+    studio.until(lambda: not session.loop.status.computing and session.jobs.idle)
+    studio.settle(3.0)
+    studio.dock("annotate")
+    annotate.pen.take("brush")
+    studio.take("annotate-map")
+    annotate.pen.take("pan")
+
+
+def reading_the_map(studio: Studio) -> None:
+    """The map, its verdict, probabilities, and a ready-made model."""
+    session = studio.session
+    tune = studio.dock("tune")
+    studio.take("tune-verdict")
+    tune.mixed.expand(animate=False)
+    studio.take("tune-confusion")
+    classify = studio.dock("classify")
+    studio.take("classify-map")
+    studio.look_at(2900, 1500, 1500)
+    studio.viewer.cursor.position = (1500 * 0.5, 2900 * 0.5)
+    studio.take("classify-close")
+    studio.viewer.reset_view()
+    for index, name in ((len(classify.legend.boxes), "probability"),):
+        classify.shown.setCurrentIndex(index)
+        classify.shown.activated.emit(index)
+        studio.take(f"classify-{name}")
+    session.view.show("uncertainty")
+    studio.take("classify-uncertainty")
+    session.view.show("classes")
+    classify.models.expand(animate=False)
+    if classify.ready.use.isEnabled():
+        classify.ready.use.click()
+        studio.until(lambda: session.bundle is not None)
+        studio.until(lambda: session.jobs.idle and not session.loop.status.computing)
+        studio.settle(2.0)
+        studio.take("classify-ready-made")
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=IMAGES)
+    parser.add_argument("--home", type=Path, default=None, help="keep computed features here")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    os.environ["NAPARI_CONFIG"] = ""  # neither read nor change the user's settings
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PATHOTUNE_HOME"] = str(args.home or Path(folder) / "home")
+        studio = Studio(args.out)
+        first_steps(studio, Path(folder))
+        the_sample(studio)
+        marking(studio)
+        reading_the_map(studio)
+        studio.viewer.close()
+    total = sum(p.stat().st_size for p in args.out.glob("*.png"))
+    print(f"{len(list(args.out.glob('*.png')))} pictures, {total / 1e6:.1f} MB in {args.out}")
+
+
+if __name__ == "__main__":
+    main()
