@@ -219,8 +219,8 @@ class MapLoop:
         )
         bundle = session.bundle
         if bundle is not None:
-            self.classmap = finished_map(plan, bundle)
-            self._say(missing=None, has_map=self.classmap is not None)
+            self.classmap = finished_map(work, bundle)
+            self._say(missing=None, has_map=True)
             session.map_changed.emit(None)
 
         def start() -> Any:

@@ -237,3 +237,35 @@ def test_another_backbone_means_other_features(opened, wait_until):
     session.set_card("other")
     wait_until(lambda: session.loop.plan is not None and session.loop.plan is not old)
     assert session.loop.plan.card.id == "other"
+
+
+def test_a_network_with_a_map_of_its_own_is_shown_while_it_draws(opened, wait_until):
+    from types import SimpleNamespace
+
+    from pathotune.events import TilesDone
+    from pathotune.maps.classmap import ClassMap
+
+    _, session = opened
+    boxes, asked = [], {}
+
+    def empty(slide):
+        colours = ((1, 2, 3), (4, 5, 6))
+        return ClassMap.empty(("A", "B"), colours, (0.0, 0.0), 100.0, 100.0, 6, 8)
+
+    def predict(slide, *, tissue, device, focus, into):
+        asked.update(tissue=tissue, focus=focus)
+        for row in range(6):
+            into.labels[row] = 1 + row % 2
+            yield TilesDone(row, 0, row + 1, 8)
+        return into
+
+    session.map_changed.connect(boxes.append)
+    network = SimpleNamespace(
+        classes=("A", "B"), colours=(), empty=empty, predict=predict, MADE_FOR="tests"
+    )
+    session.use_bundle(network)
+    wait_until(lambda: session.loop.classmap is not None and session.loop.classmap.labels[5, 0])
+    wait_until(lambda: not session.loop.status.computing)
+    assert session.loop.classmap.labels.shape == (6, 8) and session.loop.status.has_map
+    assert any(isinstance(b, TilesDone) for b in boxes)
+    assert asked["tissue"] is session.tissue and callable(asked["focus"])
