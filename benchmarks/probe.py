@@ -21,7 +21,7 @@ from pathotune.models.tuning.linear import RegionStats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TOKENS, REGIONS, CLASSES, STROKE = 2000, 20, 5, 100
+TOKENS, REGIONS, CLASSES, STROKE = 2000, 10, 5, 100
 
 
 def interleaved(tasks: dict[str, Callable[[], object]], rounds: int = 60) -> dict[str, float]:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 PATCH = 6
 WIDTHS = {"d4": 384, "d5": 384, "d6": 384, "d7": 384, "e2": 40, "e3": 112, "e4": 320}
 SHIPPED = ("d6", "e3", "e4")
+GRIDS = ((16, 1), (16, 2), (20, 2), (24, 2), (24, 3), (32, 2), (32, 4))
 COLUMNS = ("as they are", "strong jitter", "other laboratory", "violet", "blue")
 
 
@@ -253,6 +254,7 @@ def table_probe(data: Material, args: argparse.Namespace) -> None:
 
 def unseen(data: Material, args: argparse.Namespace) -> None:
     """Compare projections learnt with and without the tested tiles, over two halves."""
+    args.tiles = [k for k in args.tiles if k < 4]  # half of the tiles are four a class
     header("tested tiles", args)
     number = np.concatenate([np.arange((data.classes == c).sum()) for c in np.unique(data.classes)])
     half = number % 2 == 0
@@ -277,11 +279,12 @@ def mosaic_tokens(
     at = [(pad + (r - halo) * step, pad + (c - halo) * step) for r, c in cells]
     backbone = load_backbone(card)
     start = time.perf_counter()
-    for first in range(0, len(cells), 8):
+    size = backbone.batch  # a short batch costs as much as a full one
+    for first in range(0, len(cells), size):
         batch = np.stack(
-            [wide[y : y + card.tile_px, x : x + card.tile_px] for y, x in at[first : first + 8]]
+            [wide[y : y + card.tile_px, x : x + card.tile_px] for y, x in at[first : first + size]]
         )
-        for (r, c), t in zip(cells[first : first + 8], backbone.tokens(batch), strict=True):
+        for (r, c), t in zip(cells[first : first + size], backbone.tokens(batch), strict=True):
             out[r + core : r + 2 * core, c + core : c + 2 * core] = t
     area = len(cells) * (core * step * card.mpp / 1000) ** 2
     return out[core : core + rows, core : core + cols], (time.perf_counter() - start) / area
@@ -299,7 +302,7 @@ def table_grid(development: Path, data: Material, args: argparse.Namespace) -> N
         corners += [(r0 + 16 * (t // 2), c0 + 16 * (t % 2)) for t in range(8)]
     print("| tokens | halo | s/mm2 | k | F1 | agree | inside regions | inside the map's classes |")
     print("|---|---|---|---|---|---|---|---|")
-    for tokens, halo in ((16, 1), (16, 2), (20, 2), (24, 2), (24, 3), (32, 2), (32, 4)):
+    for tokens, halo in args.grids:
         card = eb.raw_card(development / "weights", tokens=tokens, halo=halo)
         maps, seconds = [], 0.0
         for shift in (0, card.core // 2):
@@ -329,6 +332,11 @@ def table_grid(development: Path, data: Material, args: argparse.Namespace) -> N
             print(f"| {tokens} | {halo} | {seconds:.1f} | {k} | {cells} |", flush=True)
 
 
+def _pair(text: str) -> tuple[int, int]:
+    tokens, halo = text.split(",")
+    return int(tokens), int(halo)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("development", type=Path, help="folder with data/ and weights/")
@@ -338,6 +346,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--first", type=int, default=1000, help="seed of the first draw")
     parser.add_argument("--tiles", type=int, nargs="+", default=[1, 2, 4])
+    parser.add_argument(
+        "--grids", type=_pair, nargs="+", default=GRIDS, help="tokens a tile and halo, as 20,2"
+    )
     args = parser.parse_args()
     data = material(args.development, args.cache)
     if args.table == "grid":
