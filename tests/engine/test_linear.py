@@ -32,7 +32,9 @@ def stats_of(x, c, r, n_classes=3):
 
 def test_equals_textbook_lda():
     x, c, r = made(np.random.default_rng(0))
-    head = stats_of(x, c, r).fit(linear.Config(smoothing=0.012, caution=0.0, temperature=1.0))
+    head = stats_of(x, c, r).fit(
+        linear.Config(smoothing=0.012, caution=0.0, temperature=1 / (1 + 45 / 4))
+    )
     book = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.001, priors=np.full(3, 1 / 3)).fit(
         x, c
     )
@@ -134,6 +136,8 @@ def test_temperature_follows_held_out_regions():
         loss = -(truth * np.log(head.probs(data) + 1e-9)).sum(1).mean()
         assert loss < np.log(3)
     assert sure.temperature > 0
+    few = np.isin(r % 6, [0, 1])
+    assert linear.fit(x[few], c[few], r[few], 3).temperature == 1.0
 
 
 def test_arrays_round_trip_and_damage_is_noticed():

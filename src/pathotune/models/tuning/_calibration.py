@@ -43,17 +43,22 @@ def calibrated(
     Returns
     -------
     LinearHead
-        The log loss is averaged over tokens, then regions, then classes.
+        The log loss is averaged over tokens, then regions, then classes. A head that has
+        lost one of a class's two regions is far less sure than the whole one, so what the
+        held-out regions say counts from three regions a class on, by ``1 - 2 / n``.
 
     Notes
     -----
     Guo et al., On Calibration of Modern Neural Networks, ICML 2017, section 4.2.
     """
-    if len(logits) < 2:
+    if not logits:
         return head
-    grid = np.geomspace(0.25, 64.0, 49)
     classes, lengths = np.asarray(class_index), [len(z) for z in logits]
     regions = np.bincount(classes)
+    trust = 1 - 2 * float(np.mean(1 / regions[regions > 0]))
+    if trust <= 0:
+        return head
+    grid = np.geomspace(1 / 32, 32.0, 61)
     each = 1 / (np.array(lengths) * regions[classes] * np.count_nonzero(regions))
     weight = np.repeat(each, lengths)
     raw = np.concatenate([np.asarray(z, np.float32) for z in logits]) * np.float32(temperature)
@@ -71,4 +76,4 @@ def calibrated(
             high = middle
         else:
             low = middle + 1
-    return replace(head, temperature=float(grid[low]))
+    return replace(head, temperature=temperature * (float(grid[low]) / temperature) ** trust)
