@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("development", type=Path, help="folder with data/")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--views", type=int, default=4, help="turned views of a tile")
+    parser.add_argument("--views", type=int, default=1, help="turned views of a tile")
     parser.add_argument("--colours", action="store_true", help="also in four other stains")
     args = parser.parse_args()
     data = args.development / "data"
