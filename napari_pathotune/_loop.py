@@ -200,7 +200,11 @@ class MapLoop:
         from pathotune.learn.live import LiveProbe
 
         self.plan, self._live = plan, LiveProbe(plan.card.neighbourhood)
-        self._session.map_changed.emit(None)  # its layer comes with the slide, not with a stroke
+        session = self._session
+        if session.bundle is not None and session.slide is not None:
+            self.classmap = finished_map(session.slide, plan, session.bundle)
+            self._say(missing=None, has_map=True)
+        session.map_changed.emit(None)  # its layer comes with the slide, not with a stroke
         self._paint()
         self._compute()
 
@@ -218,10 +222,6 @@ class MapLoop:
             plan.card.id in session.allow_download,
         )
         bundle = session.bundle
-        if bundle is not None:
-            self.classmap = finished_map(work, bundle)
-            self._say(missing=None, has_map=True)
-            session.map_changed.emit(None)
 
         def start() -> Any:
             return features(work) if bundle is None else draw(work, bundle, self.classmap)
@@ -236,7 +236,7 @@ class MapLoop:
             replace=True,
             background=True,
             on_event=self._on_features,
-            on_done=self._computed,
+            on_done=lambda _: self._say(computing=False, seconds_left=None),
             on_error=self._on_features_failed,
         )
 
@@ -255,13 +255,6 @@ class MapLoop:
             self._session.know_device(event.name)
         elif isinstance(event, Progress):
             self._say(done=event.done, total=event.total, seconds_left=event.seconds_left)
-
-    def _computed(self, result: Any) -> None:
-        if result is not None and result is not self.classmap:  # a network with its own lattice
-            self.classmap = result
-            self._say(has_map=True)
-            self._session.map_changed.emit(None)
-        self._say(computing=False, seconds_left=None)
 
     def _on_features_failed(self, error: Any) -> None:
         self._say(computing=False)

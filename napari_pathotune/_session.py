@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from qtpy.QtCore import QTimer
 
 from napari_pathotune import _layers, _settings
+from napari_pathotune._activity_area import ActivityArea
 from napari_pathotune._bus import Activity
 from napari_pathotune._loop import MapLoop
 from napari_pathotune._map_view import MapView
@@ -74,6 +75,7 @@ class Session(Marking):
         self.allow_download: frozenset[str] = frozenset()
         self.loop = MapLoop(self)
         self.view = MapView(self)
+        self._activity = ActivityArea(self)
         self._look = QTimer(self.jobs)
         self._look.setSingleShot(True)
         self._look.setInterval(150)

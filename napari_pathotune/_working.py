@@ -63,15 +63,10 @@ def draw(work: Work, bundle: Any, into: ClassMap | None) -> Generator[Any, None,
 
     yield _device(work)
     if not hasattr(bundle, "card_id"):  # a network with a map of its own
-        return (
-            yield from bundle.predict(
-                work.slide,
-                tissue=work.tissue,
-                device=work.device,
-                focus=work.focus,
-                into=into,
-            )
+        dense = bundle.predict(
+            work.slide, tissue=work.tissue, device=work.device, focus=work.focus, into=into
         )
+        return (yield from dense)
     return (
         yield from predict(
             work.slide,
@@ -92,8 +87,9 @@ def _device(work: Work) -> DeviceFound:
     return DeviceFound(next((d.name for d in devices() if d.key == key), key))
 
 
-def finished_map(work: Work, bundle: Any) -> ClassMap:
-    """Return an empty map for a finished model's classes, shown while it fills."""
-    if not hasattr(bundle, "card_id"):  # a network with a lattice of its own
-        return bundle.empty(work.slide)
-    return empty_map(work.plan, bundle.classes, bundle.colours)
+def finished_map(slide: Slide, plan: Plan, bundle: Any) -> ClassMap:
+    """Return an empty map for a finished model, shown while it fills."""
+    if not hasattr(bundle, "card_id"):
+        own: ClassMap = bundle.empty(slide)
+        return own
+    return empty_map(plan, bundle.classes, bundle.colours)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_pathotune._session import Session
-from pathotune.events import PathotuneError
+from pathotune.events import PathotuneError, Progress, TilesDone
 
 
 def test_one_session_a_viewer(make_napari_viewer):
@@ -269,3 +269,59 @@ def test_a_network_with_a_map_of_its_own_is_shown_while_it_draws(opened, wait_un
     assert session.loop.classmap.labels.shape == (6, 8) and session.loop.status.has_map
     assert any(isinstance(b, TilesDone) for b in boxes)
     assert asked["tissue"] is session.tissue and callable(asked["focus"])
+
+
+class Halves:
+    """A network with a map of its own: left and right."""
+
+    NAME, MADE_FOR = "Halves", "tests"
+
+    @staticmethod
+    def empty(slide):
+        from pathotune.maps.classmap import ClassMap
+
+        return ClassMap.empty(("L", "R"), ((1, 2, 3), (4, 5, 6)), (0.0, 0.0), 10.0, 10.0, 60, 80)
+
+    @staticmethod
+    def predict(slide, tissue="auto", device="auto", focus=None, into=None):
+        for c in range(0, 80, 8):
+            into.labels[:, c : c + 8] = 1 if c < 40 else 2
+            into.probs[:, c : c + 8, 0 if c < 40 else 1] = 1
+            yield TilesDone(0, c, 60, c + 8)
+            yield Progress(c + 8, 80, "Looking")
+        return into
+
+
+def test_a_network_of_its_own_draws_on_its_own_lattice_and_the_marks_come_back(
+    opened, mark, wait_until
+):
+    viewer, session = opened
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    wait_until(lambda: session.loop.classmap is not None)
+    session.use_bundle(Halves)
+    wait_until(lambda: session.loop.classmap is not None and session.loop.classmap.step == 10.0)
+    wait_until(lambda: session.jobs.idle)
+    layer = viewer.layers["Class map"]
+    assert layer.data.shape == (60, 80) and layer.data[5, 5] == 1 and layer.data[5, 75] == 2
+    np.testing.assert_allclose(layer.scale, (10.0, 10.0))
+    np.testing.assert_allclose(layer.translate, (4.5, 4.5))
+    assert session.loop.status.has_map
+    session.use_bundle(None)
+    wait_until(lambda: session.loop.classmap is not None and session.loop.classmap.labels.any())
+    assert session.loop.classmap.classes == ("Blue", "Red")
+
+
+def test_progress_is_in_naparis_activity_area(window):
+    from napari.utils import progress
+
+    from napari_pathotune._bus import Activity
+
+    _, session = window
+    session.activity_changed.emit(Activity("Reading the tissue", 3, 10))
+    (bar,) = [p for p in progress._all_instances if p.desc.startswith("Reading the tissue")]
+    assert (bar.n, bar.total) == (3, 10)
+    session.activity_changed.emit(Activity("Reading the tissue", 7, 10))
+    assert bar.n == 7
+    session.activity_changed.emit(None)
+    assert bar not in progress._all_instances
