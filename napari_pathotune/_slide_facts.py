@@ -56,9 +56,10 @@ def origin(slide: Slide) -> str:
 def stain(slide: Slide) -> str:
     """Return a warning for slides the models were not made for, or nothing."""
     kind = KINDS.get(slide.kind)
-    if kind is None:
+    what = f"This is {kind}." if kind else slide.stain_problem
+    if not what:
         return ""
-    return f"This is {kind}. It can be looked at and marked; the models were made for H&E."
+    return f"{what} It can be looked at and marked; the models were made for H&E."
 
 
 def tissue(slide: Slide, mask: TissueMask | None) -> str:

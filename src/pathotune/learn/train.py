@@ -101,9 +101,9 @@ def train(
             )
     with ExitStack() as stack:
         for i, (slide, _) in enumerate(sources):
-            if slide.kind != "brightfield":
+            if slide.stain_problem:
                 yield Note(
-                    f"{slide.name} is no stained brightfield slide; {card.name} is for "
+                    f"{slide.name}: {slide.stain_problem} {card.name} is for "
                     f"{card.made_for}. Judge the result with care.",
                     "warning",
                 )

@@ -83,9 +83,9 @@ def predict(
     """
     card = bundle.card()
     head = _head(bundle)
-    if slide.kind != "brightfield":
+    if slide.stain_problem:
         yield Note(
-            f"{slide.name} is no stained brightfield slide; this model is made for "
+            f"{slide.stain_problem} This model is made for "
             f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
             "warning",
         )

@@ -81,6 +81,7 @@ class Slide:
             self.mpp_x, self.mpp_y = reader.mpp
             self.mpp_source = "file"
         self._kind: Kind | None = None
+        self._stain_problem = ""
 
     @property
     def mpp(self) -> float | None:
@@ -107,12 +108,22 @@ class Slide:
     @property
     def kind(self) -> Kind:
         """Return what sort of picture it is, judged once from a thumbnail."""
-        if self._kind is None:
-            from pathotune.slides.stain import kind_of
+        self._judge()
+        return self._kind or "brightfield"
 
-            kind = "fluorescence" if self._reader.fluorescence else kind_of(self.thumbnail(512))
-            self._kind = kind
-        return self._kind
+    @property
+    def stain_problem(self) -> str:
+        """Return a sentence when it does not look like H&E, else nothing; judged once."""
+        self._judge()
+        return self._stain_problem
+
+    def _judge(self) -> None:
+        if self._kind is None:
+            from pathotune.slides.stain import kind_of, stain_problem
+
+            small = self.thumbnail(512)
+            self._stain_problem = stain_problem(small)
+            self._kind = kind_of(small)
 
     def with_mpp(self, mpp: float, *, remember: bool = True) -> None:
         """Take the user's um/px, and keep it for this slide.

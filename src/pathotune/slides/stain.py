@@ -20,9 +20,10 @@ def kind_of(thumbnail: NDArray[np.uint8]) -> Literal["brightfield", "fluorescenc
     pixels = thumbnail.reshape(-1, 3).astype(np.int16)
     brightest = pixels.max(axis=1)
     colour = brightest - pixels.min(axis=1)
-    dark = float(np.mean(brightest < 70))
+    # densely packed nuclei are dark too, but never as dark as what does not shine
+    dark = float(np.mean(brightest < 70)) > 0.5 and float(np.median(brightest)) < 45
     white = float(np.mean(brightest > 200))
-    if dark > 0.5 and white < 0.2 and not _stained_on_black(pixels[brightest >= 70]):
+    if dark and white < 0.2 and not _stained_on_black(pixels[brightest >= 70]):
         return "fluorescence"
     if float(np.mean(colour > 12)) < 0.002:
         return "grey"
@@ -38,6 +39,22 @@ def _stained_on_black(lit: NDArray[np.int16]) -> bool:
     return light and float(np.mean(lit.max(axis=1) - darkest > 12)) > 0.5
 
 
+def stain_problem(thumbnail: NDArray[np.uint8]) -> str:
+    """Say in a sentence what a thumbnail (h, w, 3) is when it is not H&E; nothing when it is."""
+    kind = kind_of(thumbnail)
+    if kind == "fluorescence":
+        return "This is a fluorescence image."
+    if kind == "grey":
+        return "This image has no colour."
+    pixels = thumbnail.reshape(-1, 3).astype(np.int16)
+    red, green, blue = pixels.T
+    coloured = (pixels.max(axis=1) - pixels.min(axis=1)) > 25
+    if not coloured.any():
+        return ""
+    pink = (red[coloured] > green[coloured] + 5) & (blue[coloured] > green[coloured] - 15)
+    return "" if float(pink.mean()) >= 0.35 else "The colours do not look like H&E."
+
+
 def looks_like_he(thumbnail: NDArray[np.uint8]) -> tuple[bool, str]:
     """Say whether pink and purple tissue is seen, and if not what is.
 
@@ -50,17 +67,5 @@ def looks_like_he(thumbnail: NDArray[np.uint8]) -> tuple[bool, str]:
     bool, str
         The verdict and a sentence for the user (empty when it looks like H&E).
     """
-    kind = kind_of(thumbnail)
-    if kind == "fluorescence":
-        return False, "This is a fluorescence image; the model was made for H&E."
-    if kind == "grey":
-        return False, "This image has no colour; the model was made for H&E."
-    pixels = thumbnail.reshape(-1, 3).astype(np.int16)
-    red, green, blue = pixels.T
-    coloured = (pixels.max(axis=1) - pixels.min(axis=1)) > 25
-    if not coloured.any():
-        return True, ""
-    pink = (red[coloured] > green[coloured] + 5) & (blue[coloured] > green[coloured] - 15)
-    if float(pink.mean()) < 0.35:
-        return False, "The colours do not look like H&E; the model was made for H&E."
-    return True, ""
+    problem = stain_problem(thumbnail)
+    return not problem, f"{problem[:-1]}; the model was made for H&E." if problem else ""

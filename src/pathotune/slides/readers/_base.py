@@ -29,8 +29,6 @@ class Reader(ABC):
         The scanner's maker or the format's name.
     objective : float or None
         Nominal magnification.
-    fluorescence : bool
-        The file itself says that it is fluorescence.
     chunk : int
         Side of the file's own tiles, a hint for the viewer.
     quickhash : str
@@ -41,7 +39,6 @@ class Reader(ABC):
     mpp: tuple[float | None, float | None] = (None, None)
     vendor: str = "unknown"
     objective: float | None = None
-    fluorescence: bool = False
     chunk: int = 256
     quickhash: str = ""
 
