@@ -221,7 +221,8 @@ def find_tissue(
     seen = _large(seen, max(4, round(200 / mpp**2)))
     if not inverted:
         seen = _with_pale(seen, _pale(tint, glassy, mpp) & ~pen, radius)
-    closed = _closing(seen, radius)
+    rim = np.concatenate([light[0], light[-1], light[:, 0], light[:, -1]])
+    closed = _closing(seen, radius, cut=bool(np.mean(rim > 12) > 0.2))
     speck = max(4, round(SPECK_MM2 * 1e6 / mpp**2))
     if closed.size < 40 * speck:
         speck = max(4, closed.size // 400)
@@ -249,7 +250,8 @@ def _pale(tint: NDArray[np.float32], glassy: NDArray[np.bool_], mpp: float) -> N
     from scipy import ndimage
 
     stain = (tint[..., 0] + tint[..., 2]) / 2 - tint[..., 1]
-    smooth = ndimage.gaussian_filter(stain, max(1.0, 12 / mpp))
+    # cut off, so that strong stain does not shine far over its border
+    smooth = ndimage.gaussian_filter(np.clip(stain, -10, 10), max(1.0, 12 / mpp))
     limit = PALE
     if glassy.mean() > 0.02:  # coloured spots of array slides and uneven light are not stain
         low, high = np.percentile(smooth[glassy], (25, 75))
@@ -300,15 +302,12 @@ def _large(mask: NDArray[np.bool_], least: int) -> NDArray[np.bool_]:
     return kept
 
 
-def _closing(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+def _closing(mask: NDArray[np.bool_], radius: int, *, cut: bool) -> NDArray[np.bool_]:
     """Close gaps by distances, whose cost does not grow with the radius."""
     from scipy import ndimage
 
-    ring = np.ones_like(mask)
-    ring[radius:-radius, radius:-radius] = False
     # In a field cut out of tissue a fat cell at the border goes on beyond it: mirrored. Around
     # a whole section lies glass, which must not be closed up to the border.
-    cut = mask[ring].mean() > 0.25
     padded = np.pad(mask, radius + 1, mode="symmetric" if cut else "constant")
     if not padded.any():
         return mask
