@@ -87,7 +87,7 @@ def test_any_sequence_of_edits_undoes_to_nothing(steps, random):
         ids = [a.id for a in marks.items]
         names = [c.name for c in marks.classes]
         if step == 0:
-            marks.add_class(f"c{len(names)}-{random.random()}")
+            marks.add_class(new_id())
         elif step in (1, 2):
             marks.add(mark(box(0, 0, 3, 3), random.choice(names or ["first"])))
         elif step == 3 and ids:
@@ -437,7 +437,14 @@ def test_two_windows_on_one_slide_do_not_harm_each_other():
     other.add(mark(box(5, 5, 6, 6)), mark(box(7, 7, 8, 8)))
     first.close()
     second.close()
-    assert len(replay(first.path)) == 1 and len(replay(second.path)) == 2
+    assert len(replay(second.path)) == 2
+    both = replay(first.path)  # a closed window's marks join those of the first
+    assert len(both) == 3 and [c.name for c in both.classes] == ["Tumour", "Fat"]
+    again = Journal(path)
+    again.attach(both)
+    both.remove([i.id for i in both.items[1:]])
+    again.close()
+    assert len(replay(path)) == 1  # and are not brought back once deleted
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,8 @@ KINDS = (
     "line",
     "other",
 )
+
+_COLLECTION = ("type", "features")
 
 
 def new_id() -> str:
@@ -106,6 +109,12 @@ class Patch:
         return Patch(self.kind, items, classes)
 
 
+def _colour(colour: Iterable[int]) -> Colour:
+    """Return plain numbers, whatever a colour dialog or an array gave."""
+    red, green, blue = (min(255, max(0, int(c))) for c in colour)
+    return red, green, blue
+
+
 class AnnotationSet:
     """An ordered set of annotations and the classes they belong to.
 
@@ -117,15 +126,20 @@ class AnnotationSet:
         classes: Iterable[AnnotationClass] = (),
         items: Iterable[Annotation] = (),
         notes: Iterable[str] = (),
+        members: Mapping[str, Any] | None = None,
     ) -> None:
         self._classes = tuple(classes)
         self._items = {item.id: item for item in items}
+        self.revision = 0
+        """Counts edits, undo and redo included."""
         self._done: list[Patch] = []
         self._undone: list[Patch] = []
         self._listeners: list[Callable[[Change], None]] = []
         self._recorders: list[Callable[[Patch], None]] = []
         self.notes = tuple(notes)
         """Sentences about what was mended while reading a file."""
+        self.members = {k: v for k, v in (members or {}).items() if k not in _COLLECTION}
+        """What a GeoJSON file said beside its features, written out again."""
 
     # -- looking ------------------------------------------------------------------
 
@@ -177,7 +191,7 @@ class AnnotationSet:
 
     # -- classes ------------------------------------------------------------------
 
-    def add_class(self, name: str, colour: Colour | None = None) -> AnnotationClass:
+    def add_class(self, name: str, colour: Iterable[int] | None = None) -> AnnotationClass:
         """Add a class at the end.
 
         Raises
@@ -186,7 +200,8 @@ class AnnotationSet:
             The name is empty or taken.
         """
         name = self._free_name(name)
-        new = AnnotationClass(name, colour or next_colour(c.colour for c in self._classes))
+        free = next_colour(c.colour for c in self._classes)
+        new = AnnotationClass(name, free if colour is None else _colour(colour))
         self._edit(Patch("add class", classes=(self._classes, (*self._classes, new))))
         return new
 
@@ -199,10 +214,11 @@ class AnnotationSet:
         classes = tuple(replace(c, name=new) if c.name == old else c for c in self._classes)
         self._edit(Patch("rename class", self._recast(old, new), (self._classes, classes)))
 
-    def recolour_class(self, name: str, colour: Colour) -> None:
+    def recolour_class(self, name: str, colour: Iterable[int]) -> None:
         """Give a class another colour."""
         self._class(name)
-        classes = tuple(replace(c, colour=colour) if c.name == name else c for c in self._classes)
+        new = _colour(colour)
+        classes = tuple(replace(c, colour=new) if c.name == name else c for c in self._classes)
         self._edit(Patch("recolour class", classes=(self._classes, classes)))
 
     def delete_class(self, name: str) -> None:
@@ -237,18 +253,29 @@ class AnnotationSet:
     # -- annotations --------------------------------------------------------------
 
     def add(self, *new: Annotation) -> None:
-        """Add annotations; a class that is not in the list yet is added with them."""
-        known = [c.name for c in self._classes]
-        classes = list(self._classes)
+        """Add annotations.
+
+        A class that is not in the list yet is added with them, and an id that is
+        taken gives way to a fresh one.
+        """
+        taken = set(self._items)
+        items: list[tuple[str, Annotation | None, Annotation | None, int]] = []
         for item in new:
-            if item.class_name is not None and item.class_name not in known:
-                known.append(item.class_name)
-                colour = next_colour(c.colour for c in classes)
-                classes.append(AnnotationClass(item.class_name, colour))
-        start = len(self._items)
-        items = tuple((item.id, None, item, start + i) for i, item in enumerate(new))
-        changed = len(classes) > len(self._classes)
-        self._edit(Patch("add", items, (self._classes, tuple(classes)) if changed else None))
+            kept = replace(item, id=new_id()) if item.id in taken else item
+            taken.add(kept.id)
+            items.append((kept.id, None, kept, len(self._items) + len(items)))
+        self._edit(Patch("add", tuple(items), self._with_classes_of(new)))
+
+    def _with_classes_of(
+        self, new: Iterable[Annotation]
+    ) -> tuple[tuple[AnnotationClass, ...], tuple[AnnotationClass, ...]] | None:
+        """Return the class list before and after annotations of other classes come in."""
+        known = {c.name for c in self._classes}
+        classes = list(self._classes)
+        for name in dict.fromkeys(a.class_name for a in new):
+            if name is not None and name not in known:
+                classes.append(AnnotationClass(name, next_colour(c.colour for c in classes)))
+        return None if len(classes) == len(known) else (self._classes, tuple(classes))
 
     def remove(self, ids: Iterable[str]) -> None:
         """Delete annotations, in one step."""
@@ -271,6 +298,7 @@ class AnnotationSet:
             Patch(
                 "change",
                 tuple((new.id, self._items[new.id], new, places[new.id]) for new in changed),
+                self._with_classes_of(changed),
             )
         )
 
@@ -343,14 +371,20 @@ class AnnotationSet:
                 items[id_] = after
             else:
                 inserted.append((at, after))
-        if inserted:
-            order = list(items.values())
-            for at, item in sorted(inserted, key=lambda pair: pair[0]):
-                order.insert(min(at, len(order)), item)
-            items = {item.id: item for item in order}
+        inserted.sort(key=lambda pair: pair[0])
+        if inserted and inserted[0][0] < len(items):
+            rest = iter(items.values())
+            items = {}
+            for at, item in inserted:
+                items.update((other.id, other) for other in islice(rest, at - len(items)))
+                items[item.id] = item
+            items.update((other.id, other) for other in rest)
+        else:
+            items.update((item.id, item) for _, item in inserted)
         self._items = items
         if patch.classes is not None:
             self._classes = patch.classes[1]
+        self.revision += 1
         for recorder in tuple(self._recorders):
             recorder(patch)
         change = Change(patch.kind, tuple(i[0] for i in patch.items), patch.classes is not None)

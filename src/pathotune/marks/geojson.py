@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError
 from pathotune.marks.annotations import Annotation, AnnotationClass, AnnotationSet
-from pathotune.marks.features import from_feature, to_feature, with_fresh_ids
+from pathotune.marks.features import flat, from_feature, is_root, to_feature, with_fresh_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _BLOCK = 1 << 20
 _SPACE = " \t\r\n"
@@ -67,8 +67,10 @@ class _Stream:
         while True:
             try:
                 found, end = self._decoder.raw_decode(self._text, self._at)
-            except json.JSONDecodeError:
-                if not self._more():
+            except json.JSONDecodeError as error:
+                # what is wrong before the end of the window stays wrong with more text
+                cut = error.msg.startswith("Unterminated") or error.pos > len(self._text) - 16
+                if not cut or not self._more():
                     raise
                 continue
             # a number at the very end of the window may go on
@@ -78,14 +80,14 @@ class _Stream:
             return found
 
 
-def _features(stream: _Stream) -> Iterator[Any]:
+def _features(stream: _Stream, members: dict[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield features; what a collection says beside them goes into `members`."""
     first = stream.peek()
     if first == "[":
         yield from _list(stream)
         return
     if not stream.skip("{"):
         raise ValueError("it does not begin as GeoJSON")
-    members: dict[str, Any] = {}
     found_list = False
     while not stream.skip("}"):
         key = stream.value()
@@ -100,10 +102,12 @@ def _features(stream: _Stream) -> Iterator[Any]:
             raise ValueError("it ends too early")
     if found_list:
         return
-    if members.get("type") == "Feature":
-        yield members
-    elif "coordinates" in members:
-        yield {"type": "Feature", "geometry": members, "properties": {}}
+    one = dict(members)
+    members.clear()
+    if one.get("type") == "Feature":
+        yield one
+    elif "coordinates" in one or "geometries" in one:
+        yield {"type": "Feature", "geometry": one, "properties": {}}
     else:
         raise ValueError("there are no features in it")
 
@@ -111,7 +115,10 @@ def _features(stream: _Stream) -> Iterator[Any]:
 def _list(stream: _Stream) -> Iterator[Any]:
     stream.skip("[")
     while not stream.skip("]"):
-        yield stream.value()
+        feature = stream.value()
+        if not isinstance(feature, dict):
+            raise ValueError("a feature is not an object")
+        yield feature
         if not stream.skip(",") and stream.peek() != "]":
             raise ValueError("it ends too early")
 
@@ -146,24 +153,30 @@ def read_geojson(path: str | Path) -> AnnotationSet:
     classes: dict[str, AnnotationClass] = {}
     items: list[Annotation] = []
     notes: list[str] = []
-    empty = 0
+    members: dict[str, Any] = {}
+    empty, refused, first_refused = 0, 0, None
     try:
         with _open(path) as file:
-            for feature in _features(_Stream(file)):
-                if not isinstance(feature, dict):
-                    raise ValueError("a feature is not an object")
+            nested = _features(_Stream(file), members)
+            for feature in (f for outer in nested for f in flat(outer)):
                 if feature.get("geometry") is None:
+                    empty += not is_root(feature)
+                    continue
+                try:
+                    item, new_class, note = from_feature(feature, classes)
+                except PathotuneError as error:
+                    refused, first_refused = refused + 1, first_refused or error
+                    continue
+                if item.geometry.is_empty:
                     empty += 1
                     continue
-                item, new_class, note = from_feature(feature, classes)
                 if new_class is not None:
                     classes[new_class.name] = new_class
                 if note is not None:
                     notes.append(note)
-                if item.geometry.is_empty:
-                    empty += 1
-                    continue
                 items.append(item)
+        if first_refused is not None and not items:
+            raise first_refused
     except FileNotFoundError as error:
         raise PathotuneError(f"There is no file {path}.", "Check the name.") from error
     except OSError as error:
@@ -178,7 +191,9 @@ def read_geojson(path: str | Path) -> AnnotationSet:
         ) from error
     if empty:
         notes.append(f"{empty} regions without a shape were left out.")
-    return AnnotationSet(classes.values(), with_fresh_ids(items), notes)
+    if refused:
+        notes.append(f"{refused} entries that are not regions were left out.")
+    return AnnotationSet(classes.values(), with_fresh_ids(items), notes, members)
 
 
 def write_atomically(path: Path, write: Any) -> None:
@@ -226,7 +241,8 @@ def write_geojson(path: str | Path, annotations: AnnotationSet) -> None:
     classes = {c.name: c for c in annotations.classes}
 
     def dump(file: Any) -> None:
-        file.write(b'{"type": "FeatureCollection", "features": [')
+        head = json.dumps({"type": "FeatureCollection", **annotations.members}, ensure_ascii=False)
+        file.write(head[:-1].encode("utf-8") + b', "features": [')
         for number, item in enumerate(annotations.items):
             file.write(b",\n" if number else b"\n")
             text = json.dumps(to_feature(item, classes), ensure_ascii=False)

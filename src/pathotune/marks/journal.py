@@ -1,31 +1,38 @@
 """Every edit on disk as it is made, so that a killed program loses nothing drawn.
 
 One line of JSON an edit, appended and handed to the system at once; a thread of
-its own asks the disk to keep it, so the hand never waits. Opening a slide
-replays its journal, and a line torn by a crash is left out. A second window on
-the same slide writes a journal of its own.
+its own asks the disk to keep it, so the hand never waits. Only a large import
+is written by that thread alone, in pieces. Opening a slide replays its journal,
+and a line torn by a crash is left out. A second window on the same slide writes
+a journal of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import errno
 import os
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from pathotune import places
 from pathotune.events import PathotuneError
-from pathotune.marks.annotations import Annotation, AnnotationClass, AnnotationSet, Patch
-from pathotune.marks.features import from_feature, to_feature
+from pathotune.marks.annotations import AnnotationClass, AnnotationSet, Patch
+from pathotune.marks.claims import Claim, claim
 from pathotune.marks.geojson import write_atomically
+from pathotune.marks.replaying import FORMAT, Read, encode, header, how_read, line, replay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FORMAT = 1
+__all__ = ["FORMAT", "Journal", "journal_for", "replay"]
+
+PIECE = 100  # regions a line at most: a torn line loses no more, and nobody waits for one
+PATIENCE_S = 0.003  # of the hand; what takes longer is left to the thread
+LONG = 500  # lines from which a history is replaced by the state it led to
 
 
 def journal_for(fingerprint: str) -> Path:
@@ -35,92 +42,17 @@ def journal_for(fingerprint: str) -> Path:
     return folder / f"{fingerprint}.jsonl"
 
 
-def _header() -> dict[str, Any]:
-    return {"pathotune-journal": FORMAT, "at": time.time()}
-
-
-def _line(patch: Patch, annotations: AnnotationSet) -> dict[str, Any]:
-    known = {c.name: c for c in annotations.classes}
-    line: dict[str, Any] = {"do": patch.kind, "at": time.time()}
-    changed = [(at, to_feature(after, known)) for _, _, after, at in patch.items if after]
-    removed = [id_ for id_, _, after, _ in patch.items if after is None]
-    if changed:
-        line["put"] = changed
-    if removed:
-        line["drop"] = removed
-    if patch.classes is not None:
-        line["classes"] = [[c.name, list(c.colour)] for c in patch.classes[1]]
-    return line
-
-
-def _state(annotations: AnnotationSet) -> dict[str, Any]:
-    items = tuple((a.id, None, a, at) for at, a in enumerate(annotations.items))
-    patch = Patch("state", items, ((), annotations.classes))
-    return _line(patch, annotations) | {"drop_all": True}
-
-
-def _patch(line: dict[str, Any], annotations: AnnotationSet) -> Patch:
-    classes = None
-    if "classes" in line:
-        new = tuple(
-            AnnotationClass(str(name), (int(rgb[0]), int(rgb[1]), int(rgb[2])))
-            for name, rgb in line["classes"]
-        )
-        classes = (annotations.classes, new)
-    known = {c.name: c for c in (classes[1] if classes else annotations.classes)}
-    old = {a.id: a for a in annotations.items}
-    gone = list(old) if line.get("drop_all") else line.get("drop", [])
-    items: list[tuple[str, Annotation | None, Annotation | None, int]]
-    items = [(id_, old.get(id_), None, 0) for id_ in gone]
-    for at, feature in line.get("put", []):
-        new_item = from_feature(feature, known)[0]
-        items.append((new_item.id, old.get(new_item.id), new_item, int(at)))
-    return Patch(str(line.get("do", "edit")), tuple(items), classes)
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield whole lines up to the first that cannot be read."""
-    with path.open("rb") as file:
-        for raw in file:
-            if not raw.endswith(b"\n"):
-                return
-            try:
-                found = json.loads(raw)
-            except ValueError:
-                return
-            if isinstance(found, dict):
-                yield found
-
-
-def replay(path: Path) -> AnnotationSet:
-    """Return what a journal holds; a damaged tail is left out.
-
-    Raises
-    ------
-    PathotuneError
-        A newer version of this program wrote it.
-    """
-    annotations = AnnotationSet()
-    try:
-        for line in _lines(path):
-            if "pathotune-journal" in line:
-                if line["pathotune-journal"] > FORMAT:
-                    raise PathotuneError(
-                        "The saved marks of this slide come from a newer version.",
-                        "Update napari-pathotune to go on with them.",
-                    )
-                continue
-            try:
-                patch = _patch(line, annotations)
-            except (PathotuneError, KeyError, TypeError, ValueError, IndexError):
-                break
-            annotations.apply(patch)
-    except OSError as error:
-        raise PathotuneError(
-            f"The saved marks of this slide cannot be read ({error.strerror}).",
-            "Check that your home folder's disk is connected.",
-        ) from error
-    return annotations
+def _pieces(patch: Patch) -> Iterator[Patch]:
+    """Yield patches that come to the same: what goes first, then what comes, in order."""
+    if len(patch.items) <= PIECE:
+        yield patch
+        return
+    gone = tuple(i for i in patch.items if i[2] is None)
+    come = sorted((i for i in patch.items if i[2] is not None), key=lambda i: i[3])
+    if gone or patch.classes is not None:
+        yield Patch(patch.kind, gone, patch.classes)
+    for first in range(0, len(come), PIECE):
+        yield Patch(patch.kind, tuple(come[first : first + PIECE]))
 
 
 class Journal:
@@ -132,8 +64,9 @@ class Journal:
         Usually `journal_for(slide.fingerprint)`. If another window holds it, a
         neighbouring name is used.
     on_problem : callable, optional
-        Called with a `PathotuneError` when an edit could not be written; edits
-        stay in memory and are written with the next one that can be.
+        Called with a `PathotuneError` when an edit could not be written, in the
+        thread that tried; edits stay in memory and are written with the next
+        one that can be.
     """
 
     def __init__(
@@ -144,9 +77,10 @@ class Journal:
         self.problem: PathotuneError | None = None
         self.on_problem = on_problem
         self._file: Any = None
-        self._lock_file: Any = None
-        self._waiting: list[bytes] = []
-        self._lines = 0
+        self._claim: Claim | None = None
+        self._waiting: deque[tuple[Patch, tuple[AnnotationClass, ...]]] = deque()
+        self._writing = threading.RLock()
+        self._rewrite_due = False
         self._end: Callable[[], None] | None = None
         self._annotations: AnnotationSet | None = None
         self._dirty = threading.Event()
@@ -156,25 +90,31 @@ class Journal:
     def attach(self, annotations: AnnotationSet) -> None:
         """Write every edit of `annotations` from now on.
 
-        What the file held before is kept when it says the same, and replaced
-        by the state of `annotations` otherwise.
+        A set that `replay` read from this file goes on where it ended. Otherwise
+        the file starts anew with the state of `annotations`, and what stood in
+        it is kept aside.
         """
         self.detach()
-        if self._file is None:
-            self._claim()
+        if self._claim is None:
+            self._take()
         self._annotations = annotations
-        try:
-            same = self.path.exists() and _state_equal(replay(self.path), annotations)
-        except PathotuneError:
-            same = False
-        if not same or not self._whole():
-            self._keep_damaged_aside()
-            self._rewrite()
+        read = how_read(annotations)
+        if read is not None and read.path != self.path:
+            read = None
+        if read is not None and self._up_to_date(read):
+            with self._writing:
+                self._open()
         else:
-            self._lines = sum(1 for _ in _lines(self.path))
-            self._open()
+            if read is None or not read.whole:
+                self._keep_aside("damaged" if read is not None else "earlier")
+            self._rewrite()
+            if read is not None and self.problem is None:
+                for other in read.joined:
+                    with contextlib.suppress(OSError):
+                        other.replace(other.with_suffix(f".joined-{time.time_ns()}"))
         self._end = annotations.record(self._write)
         if self._syncer is None:
+            self._closing = False
             self._syncer = threading.Thread(
                 target=self._sync, name="pathotune-journal", daemon=True
             )
@@ -192,103 +132,129 @@ class Journal:
             self._rewrite()
 
     def close(self) -> None:
-        """Stop listening, ask the disk to keep everything, and let go of the file."""
+        """Stop listening, write what waits, have the disk keep it, and let go of the file."""
         self.detach()
         self._closing = True
         self._dirty.set()
         if self._syncer is not None:
-            self._syncer.join(timeout=5)
+            self._syncer.join(timeout=30)
             self._syncer = None
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.flush()
-            self._file.close()
-            self._file = None
-        if self._lock_file is not None:
-            self._lock_file.close()
-            self._lock_file = None
+        with self._writing:
+            if self._waiting or self._rewrite_due:
+                self._drain(float("inf"))
+            if self._file is not None:
+                with contextlib.suppress(OSError):
+                    os.fsync(self._file.fileno())
+                self._file.close()
+                self._file = None
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
-    # -- writing ------------------------------------------------------------------
+    # -- the file -----------------------------------------------------------------
 
-    def _claim(self) -> None:
-        """Take the name for this process, or a neighbouring one if a window has it."""
-        try:
-            import fcntl
-        except ImportError:  # Windows keeps open files from being replaced anyway
-            return
+    def _take(self) -> None:
+        """Take the name for this window, or a neighbouring one if a window has it."""
+        stem = self.path.name.removesuffix(".jsonl").partition("~")[0]
         for number in range(2, 100):
-            lock = self.path.with_suffix(".lock").open("a")
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                lock.close()
-                self.path = self.path.with_name(f"{self.path.stem.split('~')[0]}~{number}.jsonl")
-                continue
-            self._lock_file = lock
-            return
+                self._claim = claim(self.path)
+            except OSError as error:
+                self._fail(error)
+                return
+            if self._claim is not None:
+                return
+            self.path = self.path.with_name(f"{stem}~{number}.jsonl")
+
+    def _up_to_date(self, read: Read) -> bool:
+        """Whether the file says what the set does, in few enough lines."""
+        assert self._annotations is not None
+        try:
+            same = self.path.stat().st_size == read.size > 0
+        except OSError:
+            return False
+        long = read.lines > max(LONG, 2 * len(self._annotations))
+        unchanged = self._annotations.revision == read.revision and not read.joined
+        return same and unchanged and read.whole and not long
 
     def _open(self) -> None:
         if self._file is None:
-            try:
-                self._file = self.path.open("ab", buffering=0)
-            except OSError as error:
-                self._fail(error)
+            self._file = self.path.open("ab", buffering=0)
 
-    def _whole(self) -> bool:
-        """Whether the file ends with a whole line and has nothing damaged inside."""
-        try:
-            read = sum(1 for _ in _lines(self.path))
-            with self.path.open("rb") as file:
-                return read == sum(1 for _ in file)
-        except OSError:
-            return False
-
-    def _keep_damaged_aside(self) -> None:
-        if self.path.exists() and not self._whole():
-            with contextlib.suppress(OSError):
-                aside = self.path.with_suffix(f".damaged-{int(time.time())}")
+    def _keep_aside(self, why: str) -> None:
+        with contextlib.suppress(OSError):
+            if self.path.stat().st_size:
+                aside = self.path.with_suffix(f".{why}-{time.time_ns()}")
                 aside.write_bytes(self.path.read_bytes())
 
     def _rewrite(self) -> None:
+        with self._writing:
+            try:
+                self._replace()
+            except PathotuneError as error:
+                self._rewrite_due = True
+                cause = error.__cause__
+                self._fail(cause if isinstance(cause, OSError) else OSError(str(error)))
+
+    def _replace(self) -> None:
+        """Write the present state as a new file, in the place of the old one."""
         assert self._annotations is not None
-        lines = [_header(), _state(self._annotations)]
+        self._waiting.clear()
+        classes, items = self._annotations.classes, self._annotations.items
+        puts = tuple((a.id, None, a, at) for at, a in enumerate(items))
+        state = Patch("state", puts, ((), classes))
+
+        def write(file: Any) -> None:
+            file.write(encode(header(self.path)))
+            for piece in _pieces(state):
+                file.write(line(piece, classes))
+
         if self._file is not None:
             self._file.close()
             self._file = None
-        try:
-            write_atomically(self.path, lambda file: [file.write(_encode(line)) for line in lines])
-            self._waiting.clear()
-            self._lines = len(lines)
-            self._saved()
-        except PathotuneError as error:
-            self._tell(error)
+        write_atomically(self.path, write)
+        self._rewrite_due = False
         self._open()
+        self._saved()
+
+    # -- writing ------------------------------------------------------------------
 
     def _write(self, patch: Patch) -> None:
         assert self._annotations is not None
-        self._waiting.append(_encode(_line(patch, self._annotations)))
-        self._open()
-        if self._file is None:
-            return
-        try:
-            while self._waiting:
-                self._put(self._waiting[0])
-                self._waiting.pop(0)
-                self._lines += 1
-        except OSError as error:
-            self._fail(error)
-            return
-        self._saved()
+        classes = self._annotations.classes
+        self._waiting.extend((piece, classes) for piece in _pieces(patch))
+        if self._writing.acquire(timeout=PATIENCE_S):
+            try:
+                self._drain(time.perf_counter() + PATIENCE_S)
+            finally:
+                self._writing.release()
         self._dirty.set()
 
-    def _put(self, line: bytes) -> None:
+    def _drain(self, until: float) -> None:
+        """Write what waits, at least one line, until the time is up."""
+        try:
+            if self._rewrite_due:
+                self._replace()
+            self._open()
+            while self._waiting:
+                self._put(line(*self._waiting[0]))
+                self._waiting.popleft()
+                self._saved()
+                if time.perf_counter() > until:
+                    break
+        except PathotuneError as error:
+            cause = error.__cause__
+            self._fail(cause if isinstance(cause, OSError) else OSError(str(error)))
+        except OSError as error:
+            self._fail(error)
+
+    def _put(self, said: bytes) -> None:
         """Write a whole line or nothing: half a line would hide all that follow it."""
-        assert self._file is not None
         start = self._file.seek(0, os.SEEK_END)
         try:
-            written = self._file.write(line)
-            while written < len(line):
-                written += self._file.write(line[written:])
+            written = self._file.write(said)
+            while written < len(said):
+                written += self._file.write(said[written:])
         except OSError:
             with contextlib.suppress(OSError):
                 self._file.truncate(start)
@@ -299,35 +265,39 @@ class Journal:
         self.problem = None
 
     def _fail(self, error: OSError) -> None:
-        self._tell(
-            PathotuneError(
-                f"Your marks cannot be saved just now ({error.strerror or error}).",
-                "Free some space on your home folder's disk; they are kept until then.",
-            )
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        why = "the disk is full" if full else error.strerror or str(error)
+        self.problem = PathotuneError(
+            f"Your marks cannot be saved just now ({why}).",
+            "Free some space on your home folder's disk; they are kept until then."
+            if full
+            else "Check your home folder's disk; they are kept until then. Saving them as GeoJSON "
+            "elsewhere is safe.",
         )
-
-    def _tell(self, problem: PathotuneError) -> None:
-        self.problem = problem
         if self.on_problem is not None:
-            self.on_problem(problem)
+            self.on_problem(self.problem)
 
     def _sync(self) -> None:
         while not self._closing:
             self._dirty.wait()
             self._dirty.clear()
-            file = self._file
-            if file is not None:
-                with contextlib.suppress(OSError, ValueError):
-                    os.fsync(file.fileno())
+            while self._waiting and not self._rewrite_due and self.problem is None:
+                with self._writing:
+                    self._drain(0.0)
+            handle = self._handle()
+            if handle is not None:
+                with contextlib.suppress(OSError):
+                    os.fsync(handle)
+                os.close(handle)
 
+    def _handle(self) -> int | None:
+        """Return a handle of our own, which stays good when the file is closed meanwhile.
 
-def _encode(line: dict[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-
-
-def _state_equal(one: AnnotationSet, other: AnnotationSet) -> bool:
-    """Whether two sets would be written alike."""
-    known = {c.name: c for c in one.classes}
-    return one.classes == other.classes and [to_feature(a, known) for a in one.items] == [
-        to_feature(a, known) for a in other.items
-    ]
+        Taken without the lock: an edit that found it taken would be left to the
+        thread, and be lost if the program was killed in that instant.
+        """
+        file = self._file
+        try:
+            return None if file is None else os.dup(file.fileno())
+        except (OSError, ValueError):
+            return None

@@ -131,9 +131,10 @@ def label_tokens(
         owners.append(np.full(len(found_rows), number, np.intp))
     place = np.concatenate(places) if places else np.empty(0, np.intp)
     owner = np.concatenate(owners) if owners else np.empty(0, np.intp)
-    # the last of equal places wins: unique keeps the first, so look from behind
-    _, last = np.unique(place[::-1], return_index=True)
-    keep = np.sort(len(place) - 1 - last)
+    # Where regions overlap the last assignment to a place stays; untouched pages cost nothing.
+    holder = np.empty(max(rows * cols, 1), np.intp)
+    holder[place] = owner
+    keep = holder[place] == owner
     place, owner = place[keep], owner[keep]
     present, region_index = np.unique(owner, return_inverse=True)
     region_class = np.array([index[used[i].class_name or ""] for i in present], np.intp)
