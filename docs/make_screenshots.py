@@ -205,6 +205,7 @@ def reading_the_map(studio: Studio) -> None:
     studio.take("tune-confusion")
     classify = studio.dock("classify")
     studio.take("classify-map")
+    whole_window(studio)
     studio.look_at(2900, 1500, 1500)
     studio.viewer.cursor.position = (1500 * 0.5, 2900 * 0.5)
     studio.take("classify-close")
@@ -223,6 +224,27 @@ def reading_the_map(studio: Studio) -> None:
         studio.until(lambda: session.jobs.idle and not session.loop.status.computing)
         studio.settle(2.0)
         studio.take("classify-ready-made")
+
+
+def whole_window(studio: Studio) -> None:
+    """Take one picture with the verdict above the map's legend, for the front page."""
+    from PIL import Image
+    from qtpy.QtCore import Qt
+
+    tune, classify = studio.docks.find("tune"), studio.docks.find("classify")
+    main = tune.window()
+    main.splitDockWidget(tune, classify, Qt.Orientation.Vertical)
+    studio.dock("tune")
+    studio.viewer.window.resize(1366, 900)
+    studio.settle(1.5)
+    pixels = studio.viewer.screenshot(canvas_only=False, flash=False)[..., :3]
+    picture = Image.fromarray(np.ascontiguousarray(pixels))
+    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(
+        studio.folder / "window.png", optimize=True
+    )
+    main.tabifyDockWidget(tune, classify)
+    studio.viewer.window.resize(*SIZE)
+    studio.dock("classify")
 
 
 def main() -> None:

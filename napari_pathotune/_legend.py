@@ -49,6 +49,7 @@ class Legend(QWidget):
             item = self._grid.takeAt(0)
             widget = item.widget() if item is not None else None
             if widget is not None and widget not in self._lasting():
+                widget.hide()  # deleting waits for the event loop
                 widget.deleteLater()
         self.boxes, self.areas, self.shares = {}, {}, {}
         for row, (name, colour) in enumerate(classes):

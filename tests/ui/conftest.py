@@ -257,11 +257,13 @@ def skin(shared):
 
 
 @pytest.fixture
-def window(make_napari_viewer):
-    """Return a viewer and its session; the session is closed before the viewer."""
+def window(qapp):
+    """Return a viewer without its main window, which takes a second each, and its session."""
+    from napari.components import ViewerModel
+
     from napari_pathotune._session import Session
 
-    viewer = make_napari_viewer()
+    viewer = ViewerModel()
     session = Session.of(viewer)
     yield viewer, session
     session.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 
 from napari_pathotune import _layers
 from pathotune.slides.slide import Region, open_slide
@@ -22,8 +23,8 @@ def edges(layer, row, col):
     return centre - scale / 2, centre + scale / 2
 
 
-def test_the_slide_lies_in_um_with_its_first_pixel_centred_on_zero(make_napari_viewer, slide):
-    viewer = make_napari_viewer()
+def test_the_slide_lies_in_um_with_its_first_pixel_centred_on_zero(slide):
+    viewer = ViewerModel()
     layer = _layers.add_slide(viewer, slide)
     np.testing.assert_allclose(layer.scale, (slide.mpp_y, slide.mpp_x))
     assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
@@ -34,8 +35,8 @@ def test_the_slide_lies_in_um_with_its_first_pixel_centred_on_zero(make_napari_v
 
 @pytest.mark.parametrize("step", [1.0, 14.0, 14.03, 28.1, 224.0])
 @pytest.mark.parametrize("origin", [(0.0, 0.0), (37.5, 112.25)])
-def test_a_map_is_aligned_to_less_than_a_slide_pixel(make_napari_viewer, slide, step, origin):
-    viewer = make_napari_viewer()
+def test_a_map_is_aligned_to_less_than_a_slide_pixel(slide, step, origin):
+    viewer = ViewerModel()
     image = _layers.add_slide(viewer, slide)
     place = _layers.grid_place(slide, step, origin)
     data = np.zeros((40, 30), np.uint8)
@@ -57,8 +58,8 @@ def test_world_and_pixels_agree(slide):
     assert (x, y) == pytest.approx((20.5, 10.5))
 
 
-def test_the_view_is_the_part_on_the_screen(make_napari_viewer, slide):
-    viewer = make_napari_viewer()
+def test_the_view_is_the_part_on_the_screen(slide):
+    viewer = ViewerModel()
     _layers.add_slide(viewer, slide)
     viewer.canvas.size = (600, 800)
     camera = viewer.scene.camera
@@ -72,12 +73,12 @@ def test_the_view_is_the_part_on_the_screen(make_napari_viewer, slide):
     assert _layers.view_region(viewer, slide) is None
 
 
-def test_um_come_later_and_everything_moves_to_them(make_napari_viewer, shared, tmp_path):
+def test_um_come_later_and_everything_moves_to_them(shared, tmp_path):
     from PIL import Image
 
     path = tmp_path / "plain.png"
     Image.fromarray(np.full((60, 80, 3), 200, np.uint8)).save(path)
-    viewer = make_napari_viewer()
+    viewer = ViewerModel()
     with open_slide(path) as slide:
         assert slide.mpp is None
         layer = _layers.add_slide(viewer, slide)
@@ -88,8 +89,8 @@ def test_um_come_later_and_everything_moves_to_them(make_napari_viewer, shared, 
         assert [str(u) for u in layer.units] == ["micrometer", "micrometer"]
 
 
-def test_adding_a_map_leaves_the_pen_where_it_is(make_napari_viewer, slide):
-    viewer = make_napari_viewer()
+def test_adding_a_map_leaves_the_pen_where_it_is(slide):
+    viewer = ViewerModel()
     image = _layers.add_slide(viewer, slide)
     shapes = viewer.add_shapes(name="Regions")
     place = _layers.grid_place(slide, 14.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from napari.components import ViewerModel
 from npe2 import PluginManifest
 from PIL import Image
 
@@ -47,7 +48,7 @@ def test_patterns_come_in_both_cases_and_cover_every_suffix():
         "img_instanseg_he/HE_example.tif",
     ],
 )
-def test_slides_open_as_layers_in_um(make_napari_viewer, shared, path):
+def test_slides_open_as_layers_in_um(shared, path):
     file = str(shared / "data" / path)
     read = _contributions.slide_reader(file)
     assert read is not None
@@ -55,7 +56,7 @@ def test_slides_open_as_layers_in_um(make_napari_viewer, shared, path):
     slide = kwargs["metadata"][_layers.KEY]["slide"]
     try:
         assert kind == "image" and kwargs["rgb"]
-        viewer = make_napari_viewer()
+        viewer = ViewerModel()
         layer = viewer.add_image(data, **kwargs)
         assert layer.level_shapes[0][0] == slide.height if layer.multiscale else True
         assert np.asarray(layer.thumbnail).any()
@@ -92,11 +93,11 @@ def square(x, y, side, name):
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
-def test_annotations_without_a_slide_become_shapes(make_napari_viewer, tmp_path):
+def test_annotations_without_a_slide_become_shapes(tmp_path):
     path = tmp_path / "a.geojson"
     features = [square(10, 20, 30, "Tumour"), square(90, 20, 30, "Fat")]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    viewer = make_napari_viewer()
+    viewer = ViewerModel()
     read = _contributions.annotation_reader(str(path))
     assert read is not None
     data, kwargs, kind = read(str(path))[0]

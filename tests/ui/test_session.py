@@ -6,13 +6,14 @@ import threading
 
 import numpy as np
 import pytest
+from napari.components import ViewerModel
 
 from napari_pathotune._session import Session
 from pathotune.events import PathotuneError, Progress, TilesDone
 
 
-def test_one_session_a_viewer(make_napari_viewer):
-    a, b = make_napari_viewer(), make_napari_viewer()
+def test_one_session_a_viewer(qapp):
+    a, b = ViewerModel(), ViewerModel()
     one, two = Session.of(a), Session.of(b)
     assert Session.of(a) is one and one is not two
     assert Session.find(a) is one and Session.find(None) is None
@@ -161,12 +162,13 @@ def test_features_are_kept_for_the_next_time(opened, patches, wait_until):
     assert set(seen) <= {0, total}  # nothing was computed again
 
 
-def test_marks_come_back_after_a_crash(opened, mark, patches, wait_until, make_napari_viewer):
+def test_marks_come_back_after_a_crash(opened, mark, patches, wait_until):
     _, session = opened
     mark(session, "Red", 150, 200)
     mark(session, "Blue", 500, 200)
     session.close()  # the journal has them; nothing was saved
-    again = Session.of(make_napari_viewer())
+    viewer = ViewerModel()
+    again = Session.of(viewer)
     try:
         again.open(patches)
         wait_until(lambda: again.slide is not None)
