@@ -1,4 +1,4 @@
-"""The demo's window: the sample slide, its marks, all docks, and what to do next.
+"""The demo's window: a slide, its marks, all docks, and what to do next.
 
 The engine's demo starts this as a program of its own, because the engine does
 not know the window. With ``--picture`` it saves a picture of the finished state
@@ -36,13 +36,12 @@ NEXT = (
 )
 
 
-def open_window(device: str = "auto") -> tuple[Viewer, Session]:
-    """Open napari with the sample slide, its marks and all docks; the map follows by itself."""
+def open_window(slide: str, marks: str, device: str = "auto") -> tuple[Viewer, Session]:
+    """Open napari with a slide, its marks and all docks; the map follows by itself."""
     import napari
 
     from napari_pathotune._docks import Docks
     from napari_pathotune._session import Session
-    from pathotune.slides.sample import sample_annotations
 
     viewer = napari.Viewer(title="PathoTune demo")
     viewer.window.resize(*SIZE)
@@ -51,13 +50,13 @@ def open_window(device: str = "auto") -> tuple[Viewer, Session]:
     Docks.of(viewer).open_all(front="classify")
     _show_next(viewer)
 
-    def load(slide: Any) -> None:
-        if slide is not None:
+    def load(opened: Any) -> None:
+        if opened is not None:
             session.slide_changed.disconnect(load)
-            session.load_annotations(sample_annotations())
+            session.load_annotations(marks)
 
     session.slide_changed.connect(load)
-    session.open_sample()
+    session.open(slide)
     return viewer, session
 
 
@@ -107,12 +106,14 @@ def take_picture(viewer: Viewer, session: Session, path: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Open the demo's window; with --picture save what it looks like and end."""
     parser = argparse.ArgumentParser(prog="napari_pathotune._demo")
+    parser.add_argument("--slide", required=True)
+    parser.add_argument("--marks", required=True, help="GeoJSON")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--picture", default=None)
     args = parser.parse_args(argv)
     import napari
 
-    viewer, session = open_window(args.device)
+    viewer, session = open_window(args.slide, args.marks, args.device)
     if args.picture:
         take_picture(viewer, session, args.picture)
     napari.run()

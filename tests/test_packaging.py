@@ -161,7 +161,7 @@ from pathotune.places import resources
 manager = npe2.PluginManager.instance()
 manager.discover()
 path = str(resources() / "sample" / "bowel_wall.ome.tif")
-layers, reader = npe2.io_utils.read_get_reader(path, plugin_name="napari-pathotune", stack=False)
+layers, reader = npe2.io_utils.read_get_reader([path], plugin_name="napari-pathotune", stack=False)
 data, options, kind = layers[0]
 print(json.dumps({"where": path, "shapes": [list(d.shape) for d in data], "kind": kind,
                   "scale": list(map(float, options["scale"])), "plugin": reader.plugin_name,

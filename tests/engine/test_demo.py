@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 import tifffile
 from PIL import Image
 
@@ -104,11 +105,35 @@ def test_the_page_is_whole_and_escapes_names(tmp_path):
     assert "<script" not in html and "http" not in html
 
 
+X, Y, WIDTH, HEIGHT = 320, 480, 2400, 2496  # the left half, in whole pixels of the truth
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """Run the whole demo once, with the picture of the window."""
+def half(tmp_path_factory) -> tuple[Path, Path]:
+    """Return the left half of the sample and its marks: the same demo in half the time."""
+    folder = tmp_path_factory.mktemp("half")
+    with tifffile.TiffFile(SAMPLE / "bowel_wall.ome.tif") as tiff:
+        cut = tiff.pages[0].asarray()[Y : Y + HEIGHT, X : X + WIDTH]
+    options = {"resolution": (20000, 20000), "resolutionunit": "CENTIMETER", "tile": (256, 256)}
+    tifffile.imwrite(folder / "half.tif", cut, photometric="rgb", **options)
+    collection = json.loads((SAMPLE / "bowel_wall.geojson").read_text(encoding="utf-8"))
+    kept = []
+    for feature in collection["features"]:
+        moved = shapely.affinity.translate(shapely.geometry.shape(feature["geometry"]), -X, -Y)
+        if shapely.box(0, 0, WIDTH, HEIGHT).contains(moved):
+            feature["geometry"] = shapely.geometry.mapping(moved)
+            kept.append(feature)
+    collection["features"] = kept
+    (folder / "half.geojson").write_text(json.dumps(collection), encoding="utf-8")
+    return folder / "half.tif", folder / "half.geojson"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, half):
+    """Run the demo once, with the picture of the window."""
     out = tmp_path_factory.mktemp("demo")
     notes: list[str] = []
+    truth = demo.held_back_truth()[Y // 8 : (Y + HEIGHT) // 8, X // 8 : (X + WIDTH) // 8]
 
     def listen(event):
         if isinstance(event, Note):
@@ -116,6 +141,9 @@ def made(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATHOTUNE_HOME", str(out / "home"))
+        patch.setattr("pathotune.slides.sample.sample_slide", lambda: half[0])
+        patch.setattr("pathotune.slides.sample.sample_annotations", lambda: half[1])
+        patch.setattr(demo, "held_back_truth", lambda: truth)
         result = drain(demo.run(out / "results", headless=True, device="cpu"), listen)
     return result, notes
 
@@ -126,13 +154,14 @@ def test_the_demo_writes_everything_and_tells_the_classes_apart(made):
     assert all(p.stat().st_size for p in result.files.values())
     metrics = json.loads(result.files["metrics"].read_text(encoding="utf-8"))
     held_out = metrics["held_out"]
-    assert held_out["scope"] == "this slide" and held_out["n_regions"] == 24
-    assert 0.6 < held_out["macro_f1"] <= 1
+    assert held_out["scope"] == "this slide" and held_out["n_regions"] >= 12
+    assert 0.5 < held_out["macro_f1"] <= 1
     for row in held_out["per_class"]:
         assert row["low"] <= row["f1"] <= row["high"]
-    assert metrics["unseen_tiles"]["macro_f1"] > 0.6
+    assert metrics["unseen_tiles"]["macro_f1"] > 0.5
     page = result.files["page"].read_text(encoding="utf-8")
     assert "research use only" in page.lower() and "this slide only" in page
+    assert "this slide only" in result.story() and str(result.files["page"]) in result.story()
     assert not [n for n in notes if "no picture" in n]
 
 

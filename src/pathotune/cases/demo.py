@@ -108,6 +108,8 @@ def run(
 
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
+    shown = ["--slide", str(sample_slide()), "--marks", str(sample_annotations())]
+    shown += ["--device", device]
     with open_slide(sample_slide()) as slide:
         marks = read_geojson(sample_annotations())
         backbone = card(DEFAULT_ID)
@@ -132,7 +134,7 @@ def run(
         alone = headless or not has_display()
         if alone:
             picture = out / "window.png"
-            problem = picture_of_window(picture, device)
+            problem = picture_of_window(picture, shown)
             if problem is None:
                 files["window"] = picture
             else:
@@ -140,8 +142,7 @@ def run(
         files["page"] = page(out / "report.html", slide, bundle, classmap, metrics, files)
     if not alone:
         yield Note("Opening napari; close its window to end the demo.")
-        command = [sys.executable, "-m", WINDOW, "--device", device]
-        alone = subprocess.run(command, check=False).returncode != 0
+        alone = subprocess.run([sys.executable, "-m", WINDOW, *shown], check=False).returncode != 0
     return DemoResult(files, metrics, shown=not alone)
 
 
@@ -251,15 +252,18 @@ def page(
     )
 
 
-def picture_of_window(path: Path, device: str) -> str | None:
-    """Take a picture of the real window on a virtual screen; return what went wrong, or None."""
+def picture_of_window(path: Path, shown: list[str]) -> str | None:
+    """Take a picture of the real window on a virtual screen; return what went wrong, or None.
+
+    `shown` are the window program's arguments: what to open.
+    """
     with virtual_screen() as screen:
         if screen is None:
             return (
                 "There is no picture of the window: Xvfb, the virtual screen, is not installed. "
                 "Install the package xvfb to have one."
             )
-        command = [sys.executable, "-m", WINDOW, "--device", device, "--picture", str(path)]
+        command = [sys.executable, "-m", WINDOW, *shown, "--picture", str(path)]
         path.unlink(missing_ok=True)
         try:
             done = subprocess.run(
