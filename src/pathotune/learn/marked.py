@@ -57,6 +57,7 @@ class Marked:
         self.samples: dict[str, NDArray[np.float32]] = {}
         self.counts: dict[str, int] = {}
         self._seen: dict[str, tuple[Any, ...]] = {}
+        self._under: dict[str, tuple[Any, ...]] = {}  # where a region lies, and its tiles
 
     def add(
         self,
@@ -79,7 +80,7 @@ class Marked:
 
     def _drop(self, key: str) -> None:
         self.stats.remove(key)
-        for table in (self.samples, self.counts, self._seen):
+        for table in (self.samples, self.counts, self._seen, self._under):
             table.pop(key, None)
 
     def follow(
@@ -118,8 +119,11 @@ class Marked:
         ):
             key = prefix + region
             rows, cols = labelled.rows[part], labelled.cols[part]
-            have = [store.has(cell) for cell in cells_under(rows, cols, grid, neighbourhood)]
-            seen = (int(class_index), rows.tobytes(), cols.tobytes(), tuple(have), id(allowed))
+            place = (rows.tobytes(), cols.tobytes())
+            if self._under.get(key, (None,))[0] != place:
+                self._under[key] = (place, cells_under(rows, cols, grid, neighbourhood))
+            have = [store.has(cell) for cell in self._under[key][1]]
+            seen = (int(class_index), *place, tuple(have), id(allowed))
             if self._seen.get(key) == seen:
                 continue
             changed = True
