@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,8 +109,11 @@ def test_every_export_writes_says_research_and_tells_no_secrets(key, classmap, t
     module.write(path, classmap, None)
     with pytest.raises(PathotuneError):
         module.write(tmp_path / "missing" / path.name, classmap, None)
-    if key not in ("png", "ome_tiff"):
-        assert path.read_bytes() == first
+    again = path.read_bytes()
+    module.write(path, classmap, None)
+    assert path.read_bytes() == again
+    if key != "png":  # only the picture shows the slide
+        assert again == first
 
 
 def test_ome_tiff_carries_size_place_and_classes(classmap, tmp_path):
@@ -140,6 +144,29 @@ def test_csv_is_a_plain_table(classmap, tmp_path):
         rows = list(csv.DictReader(file))
     assert [r["class"] for r in rows] == list(classmap.classes)
     assert float(rows[1]["area_mm2"]) == pytest.approx(194 * 49e-6)
+    assert sum(float(r["percent"]) for r in rows) == pytest.approx(100, abs=0.01)
+    assert rows[0]["colour"] == "#0072b2" and all("esearch" in r["note"] for r in rows)
+
+
+def test_a_map_whose_parts_do_not_fit_is_refused(classmap, tmp_path):
+    for change in (
+        {"labels": np.full((60, 80), 9, np.uint8)},
+        {"probs": classmap.probs[:, :-1]},
+        {"colours": classmap.colours[:2]},
+        {"step": -1.0},
+    ):
+        replace(classmap, **change).save(tmp_path / "odd.safetensors")
+        with pytest.raises(PathotuneError, match="not a class map"):
+            ClassMap.load(tmp_path / "odd.safetensors")
+
+
+def test_the_scale_bar_is_as_long_as_it_says():
+    png = plugins.load(EXPORTS, "png")
+    for rows, cols in ((30, 40), (1700, 900), (3500, 2001)):
+        empty = ClassMap.empty(("a",), ((0, 0, 0),), (0, 0), 28.0, 7.0, rows, cols)
+        pixels, size = png.picture(empty, None)
+        assert abs(pixels.shape[1] * size - cols) < max(size, 1e-6)
+        assert max(pixels.shape) <= 1600
 
 
 @given(arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))

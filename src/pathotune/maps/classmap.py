@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathotune.events import PathotuneError
+from pathotune.marks.geojson import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,9 +93,12 @@ class ClassMap:
         """
         if self.probs is None or len(self.classes) < 2:
             return np.zeros(self.labels.shape, np.float32)
-        p = np.clip(self.probs.astype(np.float32), 1e-6, 1)
-        entropy = -(p * np.log(p)).sum(axis=2) / np.float32(np.log(len(self.classes)))
-        result: NDArray[np.float32] = np.where(self.labels > 0, np.clip(entropy, 0, 1), 0)
+        result = np.zeros(self.labels.shape, np.float32)
+        for first in range(0, len(result), 256):  # a large map is never copied at once
+            rows = slice(first, first + 256)
+            p = np.clip(self.probs[rows].astype(np.float32), 1e-6, 1)
+            entropy = -(p * np.log(p)).sum(axis=2) / np.float32(np.log(len(self.classes)))
+            result[rows] = np.where(self.labels[rows] > 0, np.clip(entropy, 0, 1), 0)
         return result
 
     def at(self, x: float, y: float) -> tuple[str, dict[str, float]] | None:
@@ -120,7 +124,13 @@ class ClassMap:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the map as safetensors, so that it can be opened or resumed."""
+        """Write the map as safetensors, so that it can be opened or resumed.
+
+        Raises
+        ------
+        PathotuneError
+            The disk is full or the folder cannot be written; an old file stays.
+        """
         from safetensors.numpy import save
 
         about = {
@@ -135,17 +145,8 @@ class ClassMap:
         arrays: dict[str, NDArray[np.generic]] = {"labels": np.ascontiguousarray(self.labels)}
         if self.probs is not None:
             arrays["probs"] = np.ascontiguousarray(self.probs)
-        path = Path(path)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_bytes(save(arrays, metadata={"pathotune": json.dumps(about)}))
-            part.replace(path)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise PathotuneError(
-                f"{path.name} cannot be saved ({error.strerror or error}).",
-                "Check that the disk has space and that you may write there.",
-            ) from error
+        content = save(arrays, metadata={"pathotune": json.dumps(about)})
+        write_atomically(Path(path), lambda file: file.write(content))
 
     @classmethod
     def load(cls, path: str | Path) -> ClassMap:
@@ -166,13 +167,22 @@ class ClassMap:
                     raise ValueError("another format")
                 labels = file.get_tensor("labels")
                 probs = file.get_tensor("probs") if "probs" in file.keys() else None
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+            classes = tuple(str(name) for name in about["classes"])
+            colours = tuple((int(r), int(g), int(b)) for r, g, b in about["colours"])
+            x, y = (float(v) for v in about["origin"])
+            step, mpp = float(about["step"]), float(about["mpp"])
+            if (
+                labels.dtype != np.uint8
+                or labels.ndim != 2
+                or labels.max(initial=0) > len(classes)
+                or len(colours) != len(classes)
+                or not (step > 0 and mpp > 0)
+                or (probs is not None and probs.shape != (*labels.shape, len(classes)))
+            ):
+                raise ValueError("its parts do not fit together")
+        except (OSError, TypeError, ValueError, KeyError, SafetensorError) as error:
             raise PathotuneError(
                 f"{path.name} is not a class map of this program ({error}).",
                 "Choose a map that was saved here, or map the slide again.",
             ) from error
-        x, y = about["origin"]
-        colours = tuple((int(r), int(g), int(b)) for r, g, b in about["colours"])
-        return cls(
-            tuple(about["classes"]), colours, (x, y), about["step"], about["mpp"], labels, probs
-        )
+        return cls(classes, colours, (x, y), step, mpp, labels, probs)

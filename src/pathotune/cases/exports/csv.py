@@ -23,7 +23,7 @@ ACCEPTS = ClassMap
 
 
 def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
-    """Write class, area in mm2 and share in percent; `slide` is not looked at.
+    """Write class, colour, area in mm2 and percent of what was mapped; `slide` is not looked at.
 
     Raises
     ------
@@ -33,8 +33,11 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     del slide
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["class", "area_mm2", "percent", "note"])
+    table.writerow(["class", "colour", "area_mm2", "percent", "note"])
     percent = thing.areas_percent()
-    for name, area in thing.areas_mm2().items():
-        table.writerow([name, f"{area:.6f}", f"{percent[name]:.3f}", RESEARCH_USE])
+    areas = thing.areas_mm2()
+    for name, (red, green, blue) in zip(thing.classes, thing.colours, strict=True):
+        colour = f"#{red:02x}{green:02x}{blue:02x}"
+        row = [name, colour, f"{areas[name]:.6f}", f"{percent[name]:.3f}", RESEARCH_USE]
+        table.writerow(row)
     return put(path, text.getvalue().encode("utf-8"))

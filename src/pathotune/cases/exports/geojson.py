@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pathotune.cases.exports._common import RESEARCH_USE, put
 from pathotune.maps.classmap import ClassMap
+from pathotune.marks.coordinates import to_geojson
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,11 +24,6 @@ ACCEPTS = ClassMap
 _SPACE = uuid.UUID("6e1f6b0e-6a5c-4f7e-9f0f-2d5a0f6b7c11")
 
 
-def _rings(polygon: Any) -> list[list[list[float]]]:
-    rings = [polygon.exterior, *polygon.interiors]
-    return [[[round(x, 3), round(y, 3)] for x, y in ring.coords] for ring in rings]
-
-
 def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     """Write the outlines of every class; `slide` is not looked at.
 
@@ -36,23 +32,21 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     PathotuneError
         The file cannot be saved.
     """
+    from shapely import multipolygons, transform
+
     del slide
     areas = thing.areas_mm2()
     features = []
     for (name, shapes), colour in zip(thing.polygons().items(), thing.colours, strict=True):
         if not shapes:
             continue
-        rings = [_rings(shape) for shape in shapes]
-        many = len(rings) > 1
+        shape = shapes[0] if len(shapes) == 1 else multipolygons(shapes)
         features.append(
             {
                 "type": "Feature",
                 # the same class keeps its id, so that a second import replaces the first
                 "id": str(uuid.uuid5(_SPACE, name)),
-                "geometry": {
-                    "type": "MultiPolygon" if many else "Polygon",
-                    "coordinates": rings if many else rings[0],
-                },
+                "geometry": to_geojson(transform(shape, lambda xy: xy.round(3))),
                 "properties": {
                     "objectType": "annotation",
                     "name": name,

@@ -6,8 +6,10 @@ names with their colours; where the map lies on the slide stands beside them.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import uuid
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +48,9 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
         "note": RESEARCH_USE,
     }
     pairs = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}
+    content = json.dumps(about, sort_keys=True).encode() + thing.labels.tobytes()
+    # tifffile's own choice holds the network address of this computer, and differs every time
+    name = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4)
     memory = io.BytesIO()
     with tifffile.TiffWriter(memory, ome=True) as out:
         out.write(
@@ -57,6 +62,7 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
             resolutionunit="CENTIMETER",
             metadata={
                 "axes": "YX",
+                "UUID": f"urn:uuid:{name}",
                 "Name": "class map",
                 "PhysicalSizeX": thing.mpp,
                 "PhysicalSizeXUnit": "µm",

@@ -28,8 +28,8 @@ LONG_SIDE = 1600
 OPACITY = 0.45
 
 
-def picture(thing: ClassMap, slide: Slide | None) -> NDArray[np.uint8]:
-    """Return (h, w, 3): the map over the slide, or on white without one."""
+def picture(thing: ClassMap, slide: Slide | None) -> tuple[NDArray[np.uint8], float]:
+    """Return (h, w, 3), the map over the slide or on white, and its map pixels a pixel."""
     rows, cols = thing.labels.shape
     scale = max(1, min(LONG_SIDE // max(rows, cols, 1), 12))
     height, width = rows * scale, cols * scale
@@ -46,7 +46,7 @@ def picture(thing: ClassMap, slide: Slide | None) -> NDArray[np.uint8]:
     weight = np.where(labels[..., None] > 0, np.float32(OPACITY if slide is not None else 1), 0)
     mixed = below * (1 - weight) + table[labels] * weight
     result: NDArray[np.uint8] = (mixed + 0.5).astype(np.uint8)
-    return result
+    return result, shrink / scale
 
 
 def _bar(um_per_pixel: float, width: int) -> tuple[float, str]:
@@ -65,9 +65,9 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     PathotuneError
         The file cannot be saved.
     """
-    pixels = picture(thing, slide)
+    pixels, size = picture(thing, slide)
     height, width = pixels.shape[:2]
-    um_per_pixel = thing.mpp * thing.labels.shape[1] / width
+    um_per_pixel = thing.mpp * size
     areas, percent = thing.areas_mm2(), thing.areas_percent()
     font = ImageFont.load_default(16)
     line = 24
