@@ -230,7 +230,8 @@ def page(
     unseen = {
         "sentence": f"This sample's truth is known everywhere: on its patches made of tissue tiles "
         f"that nobody marked, the mean F1 is {mean:.2f}. Your own slides have no such test; the "
-        f"held-out figure above is what you will see.",
+        f"held-out figure above is what you will see. The embedded network's projection was made "
+        f"with these tiles among others, without their classes: expect less elsewhere.",
         "f1": metrics["unseen_tiles"]["f1"],
     }
     facts = {
