@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = (1366, 768)
-DOCK_COLOURS, CANVAS_COLOURS = 72, 28  # small files that still show stains and swatches
+DOCK_COLOURS, CANVAS_COLOURS = 72, 26  # small files that still show stains and swatches
 IMAGES = Path(__file__).parent / "images"
 LIMIT_S = 900.0
 
@@ -205,7 +205,6 @@ def reading_the_map(studio: Studio) -> None:
     studio.take("tune-confusion")
     classify = studio.dock("classify")
     studio.take("classify-map")
-    whole_window(studio)
     studio.look_at(2900, 1500, 1500)
     studio.viewer.cursor.position = (1500 * 0.5, 2900 * 0.5)
     studio.take("classify-close")
@@ -226,27 +225,6 @@ def reading_the_map(studio: Studio) -> None:
         studio.take("classify-ready-made")
 
 
-def whole_window(studio: Studio) -> None:
-    """Take one picture with the verdict above the map's legend, for the front page."""
-    from PIL import Image
-    from qtpy.QtCore import Qt
-
-    tune, classify = studio.docks.find("tune"), studio.docks.find("classify")
-    main = tune.window()
-    main.splitDockWidget(tune, classify, Qt.Orientation.Vertical)
-    studio.dock("tune")
-    studio.viewer.window.resize(1366, 900)
-    studio.settle(1.5)
-    pixels = studio.viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(
-        studio.folder / "window.png", optimize=True
-    )
-    main.tabifyDockWidget(tune, classify)
-    studio.viewer.window.resize(*SIZE)
-    studio.dock("classify")
-
-
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -263,8 +241,9 @@ def main() -> None:
         marking(studio)
         reading_the_map(studio)
         studio.viewer.close()
-    total = sum(p.stat().st_size for p in args.out.glob("*.png"))
-    print(f"{len(list(args.out.glob('*.png')))} pictures, {total / 1e6:.1f} MB in {args.out}")
+    made = [*args.out.glob("*-dark.png"), *args.out.glob("*-light.png")]
+    total = sum(p.stat().st_size for p in made)
+    print(f"{len(made)} pictures, {total / 1e6:.1f} MB in {args.out}")
 
 
 if __name__ == "__main__":

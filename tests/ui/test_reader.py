@@ -108,8 +108,13 @@ def test_annotations_without_a_slide_become_shapes(tmp_path):
     np.testing.assert_allclose(tumour.min(axis=0), (19.5, 9.5))
 
 
-def test_annotations_reach_the_session_of_an_open_slide(window, skin, tmp_path, wait_until):
-    _viewer, session = window
+def test_annotations_reach_the_session_of_an_open_slide(
+    window, skin, tmp_path, wait_until, monkeypatch
+):
+    import napari
+
+    viewer, session = window
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
     session.open(skin)
     wait_until(lambda: session.slide is not None)
     path = tmp_path / "a.geojson"
