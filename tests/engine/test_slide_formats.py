@@ -228,6 +228,44 @@ def test_a_file_cut_short_never_gives_wrong_pixels_quietly(tmp_path, shared, nam
         assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # tifffile's, on absurd tags
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wsi_cmu1_small_region/CMU-1-Small-Region.svs",
+        "wsi_cmu1_small_region/CMU-1-Small-Region.dcm",
+        "img_os1_he_crop/OS-1-detail.ome.tif",
+        "wsi_ndpi_fluor/test3-DAPI-2-(387).ndpi",
+        "img_skimage_ihc/ihc.png",
+    ],
+)
+def test_random_damage_is_survived_or_told(tmp_path, shared, name):
+    whole = (shared / "data" / name).read_bytes()
+    rng = np.random.default_rng(8)
+    path = tmp_path / Path(name).name
+    for case in range(8):
+        hurt = np.frombuffer(whole, np.uint8).copy()
+        span = min(len(hurt), 2000)
+        where = [rng.integers(0, span, 12), len(hurt) - 1 - rng.integers(0, span, 40)][case % 2]
+        hurt[where] = rng.integers(0, 256, len(where))
+        path.write_bytes(hurt.tobytes())
+        try:
+            with open_slide(path) as slide:
+                slide.thumbnail(100)
+                assert slide.kind and slide.read(Region(200, 200, 64, 64)).shape == (64, 64, 3)
+        except PathotuneError as error:
+            assert error.hint
+
+
+def test_a_picture_that_says_it_is_larger_than_it_is(tmp_path):
+    path = tmp_path / "tall.tif"
+    tifffile.imwrite(path, RGB, photometric="rgb", rowsperstrip=50, compression="deflate")
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages[0].tags["ImageLength"].overwrite(2_000_000)
+    with pytest.raises(PathotuneError, match="damaged"):
+        open_slide(path)
+
+
 def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
     Image.fromarray(RGB).save(tmp_path / "mine.png")
 

@@ -66,6 +66,11 @@ class Slide:
         self.path = path
         self.name = path.name
         self.reader = key
+        if not reader.sizes or min(map(min, reader.sizes)) < 1:
+            raise PathotuneError(
+                f"{path.name} says that it has no pixels; the file is damaged.",
+                "Copy it again from where it came, then open it again.",
+            )
         self.width, self.height = reader.sizes[0]
         self.levels = tuple(Level(w, h, 1.0, 1.0) for w, h in reader.sizes)
         self.levels = place_levels(reader.sizes, self.read_level, scanner=key == "openslide")

@@ -50,7 +50,7 @@ class OpenSlideReader(Reader):
             self._slide = openslide.OpenSlide(str(path))
         except openslide.OpenSlideError as error:
             raise PathotuneError(
-                f"{path.name} looks like a slide but cannot be opened ({error}).",
+                f"{path.name} looks like a slide but cannot be opened.",
                 "It may be incomplete: copy it again from the scanner or the archive.",
             ) from error
         properties = self._slide.properties
@@ -77,7 +77,7 @@ class OpenSlideReader(Reader):
         except (openslide.OpenSlideError, OSError) as error:
             self._renew(slide)
             raise PathotuneError(
-                f"A part of {self.name} cannot be read ({error}); the file is damaged there.",
+                f"A part of {self.name} cannot be read; the file is damaged there.",
                 "Copy it again from the scanner or the archive, then open it again.",
             ) from error
         return as_rgb(np.asarray(tile))
@@ -106,7 +106,7 @@ class OpenSlideReader(Reader):
             return as_rgb(np.asarray(self._slide.associated_images[name]))
         except (openslide.OpenSlideError, OSError) as error:
             raise PathotuneError(
-                f"The {name} image of {self.name} cannot be read ({error}).",
+                f"The {name} image of {self.name} cannot be read.",
                 "The slide itself can still be used.",
             ) from error
 

@@ -58,7 +58,7 @@ class RasterReader(Reader):
             ) from error
         except (*_BROKEN, UnidentifiedImageError) as error:
             raise PathotuneError(
-                f"{path.name} cannot be read ({error}); the file is damaged or incomplete.",
+                f"{path.name} cannot be read; the file is damaged or incomplete.",
                 "Copy or export it again.",
             ) from error
         height, width = self._pixels.shape[:2]

@@ -82,6 +82,11 @@ class TiffReader(Reader):
         if ends > page.parent.filehandle.size:
             raise ValueError("it ends too early")
         tile_w, tile_h = _segment_size(page)
+        if min(tile_w, tile_h, page.imagewidth, page.imagelength) < 1:
+            raise ValueError("it says that it has no pixels")
+        needed = -(-page.imagewidth // tile_w) * -(-page.imagelength // tile_h)
+        if len(page.dataoffsets) < needed or len(page.databytecounts) < needed:
+            raise ValueError("it says that it is larger than it is")
         samples = 1 if page.planarconfig == 2 else page.samplesperpixel
         nbytes = tile_w * tile_h * samples * page.dtype.itemsize
         if nbytes > LARGEST_SEGMENT and not _in_place(page):
