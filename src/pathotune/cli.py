@@ -22,8 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from pathotune import __version__
 from pathotune._console import Teller, plain
-from pathotune.events import PathotuneError, drain
-from pathotune.places import resources
+from pathotune.events import Note, PathotuneError, drain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -164,12 +163,6 @@ def _listed(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def _bundle_file(name: str) -> Path:
-    """Return the file of a bundle: a path, or the name of one that ships with the program."""
-    ready = resources() / "bundles" / f"{name}.safetensors"
-    return ready if not Path(name).exists() and ready.exists() else Path(name)
-
-
 def _region(text: str) -> Region:
     from pathotune.slides.slide import Region
 
@@ -188,6 +181,7 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune import plugins
     from pathotune.cases.replacing import can_write
     from pathotune.maps.predict import predict, predict_tiles
+    from pathotune.maps.ready import named
     from pathotune.models.bundle import ModelBundle
 
     if (args.slide is None) == (args.tiles is None):
@@ -197,29 +191,29 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     wanted = (("ome_tiff", args.out), ("geojson", args.geojson), ("csv", args.csv))
     inputs = [Path(p) for p in (args.slide, args.bundle, args.tissue) if p is not None]
     outs = {key: can_write(Path(out), *inputs) for key, out in wanted if out is not None}
-    dense = None
-    if not Path(args.bundle).exists() and args.bundle in plugins.names("pathotune.maps.dense"):
-        dense = plugins.load("pathotune.maps.dense", args.bundle)
-    else:
-        bundle = ModelBundle.load(_bundle_file(args.bundle))
-        args.model = bundle.card_id
+    model = named(args.bundle)
+    dense = None if isinstance(model, ModelBundle) else model
+    if dense is None:
+        args.model = model.card_id
         _card(args, tell)
     if args.tiles is not None:
         if dense is not None:
             raise PathotuneError(f"{dense.NAME} maps slides only.", "Give a slide.")
-        asked = predict_tiles(Path(args.tiles), bundle, mpp=args.mpp, device=args.device)
+        asked = predict_tiles(Path(args.tiles), model, mpp=args.mpp, device=args.device)
         predictions = drain(asked, tell)
         predictions.write_csv(outs["ome_tiff"])
         return {"out": args.out, **predictions.summary()}
+    made_for = dense.MADE_FOR if dense is not None else str(model.meta.get("made_for", ""))
     region = None if args.region is None else _region(args.region)
     tissue = args.tissue if args.tissue in {"auto", "off"} else Path(args.tissue)
     with _open(args.slide, args.mpp) as slide:
         options = {"region": region, "device": args.device, "seed": args.seed}
         if dense is None:
-            job = predict(slide, bundle, tissue=tissue, **options)
+            job = predict(slide, model, tissue=tissue, **options)
         else:
             job = dense.predict(slide, tissue=tissue, region=region, device=args.device)
         classmap = drain(job, tell)
+        tell(Note(f"The model was made for: {made_for}."))
         for key, out in outs.items():
             plugins.load("pathotune.cases.exports", key).write(out, classmap, slide)
         return {
@@ -230,13 +224,16 @@ def _predict(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             "step_um": float(classmap.mpp),
             "origin": [float(v) for v in classmap.origin],
             "mpp": slide.mpp,
+            "made_for": made_for,
             "warnings": tell.warnings,
         }
 
 
 def _models(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
+    from pathotune.maps.ready import ready_models
     from pathotune.models.cards import DEFAULT_ID, cards
 
+    ready = [{"id": m.key, "name": m.name, "made_for": m.made_for} for m in ready_models()]
     told = []
     for card in cards().values():
         words = ("id", "name", "about", "made_for", "licence", "gated", "size_mb", "url")
@@ -244,7 +241,7 @@ def _models(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         row = {name: getattr(card, name) for name in words + numbers}
         row |= {"default": card.id == DEFAULT_ID, "here": card.here}
         told.append(row | {"needs_download": card.needs_download})
-    return {"models": told}
+    return {"models": told, "ready": ready}
 
 
 def _doctor(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
@@ -330,7 +327,7 @@ def parser() -> _Parser:
     predict.add_argument("--geojson", metavar="FILE", help="regions for QuPath as well")
     predict.add_argument("--csv", metavar="FILE", help="areas as well")
 
-    add("models", _models, "List the backbones.")
+    add("models", _models, "List the backbones, and the models that need no marks.")
     add("doctor", _doctor, "Look for what is wrong with the installation, and how to mend it.")
     demo = add("demo", _demo, "Learn and map the sample slide, and show it.")
     demo.add_argument("--headless", action="store_true", help="open no window; take its picture")

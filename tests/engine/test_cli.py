@@ -85,6 +85,8 @@ def test_our_fault_is_code_1_with_the_traceback(capsys, monkeypatch):
 def test_models_lists_the_backbones_with_licence_and_gate(capsys):
     _, out, _ = call(capsys, "models", "--json")
     models = json.loads(out)["models"]
+    ready = {m["id"]: m["made_for"] for m in json.loads(out)["ready"]}
+    assert "colorectal" in ready["crc_nine"] and "prostate" in ready["shell"]
     assert models and all({"id", "licence", "gated", "here"} <= set(m) for m in models)
 
 

@@ -113,6 +113,8 @@ def run(capsys, line: str) -> tuple[int, str, str]:
         (f"predict good.tif --bundle {READY} --out m.tif --csv nowhere/a.csv", "no folder"),
         (f"predict good.tif --tiles tiles --bundle {READY} --out m.tif", "too much"),
         (f"predict --tiles folder --bundle {READY} --out p.csv", "no tiles"),
+        ("predict nompp.tif --bundle shell --out m.tif", "--mpp"),
+        ("predict good.tif --bundle shell --out m.tif --region 9000,0,9,9", "outside"),
         ("predict good.tif --bundle words.txt --out m.tif", "not a model"),
         ("predict good.tif --bundle nowhere --out m.tif", "no file"),
         ("predict --tiles tiles --bundle shell --out p.csv", "slides only"),

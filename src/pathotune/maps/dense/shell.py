@@ -134,12 +134,12 @@ def predict(
             f"{slide.name} is no H&E slide; {NAME} tells tissue by its two stains.",
             "Open an H&E slide, or mark regions and train a model.",
         )
-    yield Note(f"{NAME} was made for {MADE_FOR}. Elsewhere look before you trust it.", "warning")
     frame = _frame(slide, region)
     session = _network()
     mask = where_to_look(slide, tissue)
     grid = frame.grid
     classmap = frame.canvas(classes, colours, into)
+    yield Note(f"{NAME} was made for {MADE_FOR}. Elsewhere look before you trust it.", "warning")
     on_tissue = grid.tokens(mask)
     cells = grid.cells(mask, None if region is None else frame.area)
     todo = cells[[_lacks(frame, cell, on_tissue, classmap) for cell in cells]]
