@@ -8,12 +8,13 @@ either the whole new file is there or the old one still is.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import io
 import json
 import os
-import tempfile
+import secrets
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 20
 _SPACE = " \t\r\n"
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would turn line ends
 
 
 class _Stream:
@@ -204,21 +206,19 @@ def write_atomically(path: Path, write: Any) -> None:
     PathotuneError
         The disk is full or the folder cannot be written; the old file stays.
     """
-    name = ""
+    name = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+        # as any new file: the user's own permissions apply, and no other's draft is taken
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
         with os.fdopen(handle, "wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
+        if path.exists():
+            name.chmod(path.stat().st_mode & 0o777)
+        name.replace(path)
     except OSError as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        if error.errno == errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise PathotuneError(
                 f"The disk is full; {path.name} was not saved.",
                 "Free some space or save elsewhere; nothing is lost meanwhile.",
@@ -227,6 +227,9 @@ def write_atomically(path: Path, write: Any) -> None:
             f"{path.name} cannot be saved ({error.strerror or error}).",
             "Check that the folder exists and that you may write there.",
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            name.unlink(missing_ok=True)
 
 
 def write_geojson(path: str | Path, annotations: AnnotationSet) -> None:

@@ -103,7 +103,8 @@ def label_tokens(
     Parameters
     ----------
     annotations : sequence of Annotation
-        In the order drawn; those of other classes or of none are passed over.
+        In the order drawn; those of other classes or of none are passed over. Locked ones
+        count: in QuPath a lock only guards a region against edits.
     x0, y0, step, rows, cols
         The lattice, see `tokens_of`.
     classes : sequence of str
