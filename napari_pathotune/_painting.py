@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_pathotune import _settings
-from pathotune.events import TilesDone
+from pathotune.events import PathotuneError, TilesDone
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
 
+COARSEST = 8  # times the network's um/px: beyond it a slide is an overview, not tissue
 CHUNK = 192  # tokens a side painted between two looks at a newer stroke
 
 
@@ -73,13 +74,19 @@ def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
     Raises
     ------
     PathotuneError
-        The backbone is not known here, or the slide has no um/px.
+        The backbone is not known here, the slide has no um/px, or it is far too coarse.
     """
     from pathotune.models.cards import card
     from pathotune.models.features import FeatureStore
     from pathotune.slides.tiles import TileGrid
 
     backbone = card(card_id)
+    if slide.need_mpp() > COARSEST * backbone.mpp:
+        raise PathotuneError(
+            f"This slide has {slide.need_mpp():.3g} µm/px; the network looks at "
+            f"{backbone.mpp:g} µm/px and would see nothing but blur. No map is made.",
+            "Open the slide at its full size, or mend µm/px if it is wrong.",
+        )
     grid = TileGrid.plan(
         slide.width,
         slide.height,

@@ -327,3 +327,15 @@ def test_progress_is_in_naparis_activity_area(window):
     assert bar.n == 7
     session.activity_changed.emit(None)
     assert bar not in progress._all_instances
+
+
+def test_an_overview_is_too_coarse_for_a_map_and_says_so(quick, window, patches, wait_until):
+    _, session = window
+    failures = []
+    session.failed.connect(failures.append)
+    session.open(patches)
+    wait_until(lambda: session.tissue is not None)
+    session.set_mpp(29.0)  # a real DICOM overview has as much
+    wait_until(lambda: failures)
+    assert failures[0].where == "slide" and "29 µm/px" in failures[0].message
+    assert session.loop.plan is None and session.jobs.idle
