@@ -83,12 +83,6 @@ def predict(
     """
     card = bundle.card()
     head = _head(bundle)
-    if slide.stain_problem:
-        yield Note(
-            f"{slide.stain_problem} This model is made for "
-            f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
-            "warning",
-        )
     frame = Frame.over(
         slide,
         region,
@@ -100,6 +94,12 @@ def predict(
     grid, lattice = frame.grid, frame.grid.lattice
     classmap = frame.canvas(bundle.classes, bundle.colours, into)
     mask = where_to_look(slide, "off" if _looks_everywhere(bundle, tissue) else tissue)
+    if slide.stain_problem:
+        yield Note(
+            f"{slide.stain_problem} This model is made for "
+            f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
+            "warning",
+        )
     on_tissue = grid.tokens(mask)
     if not on_tissue[frame.box].any():
         yield Note("No tissue was found here; the map is empty.", "warning")
