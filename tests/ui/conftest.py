@@ -207,18 +207,33 @@ class _Desk:
 @pytest.fixture(scope="module")
 def _shared_desk(qapp):
     import gc
+    from unittest.mock import patch
 
+    from app_model import Application
     from napari import Viewer
+    from napari._app_model._app import NapariApplication, _napari_names
+    from napari._qt._qapp_model.qactions import init_qactions
+    from napari.plugins import _initialize_plugins
 
-    viewer = Viewer(show=True, show_welcome_screen=False)
-    made = _Desk(viewer)
-    yield made
-    made.board.close()
-    viewer.close()
-    del made, viewer
-    for _ in range(3):
-        qapp.processEvents()
-        gc.collect()
+    # An application of its own, as napari's fixtures make one a test: theirs forget that
+    # the real one has its commands already, and would register them twice.
+    app = NapariApplication("desk")
+    app.injection_store.namespace = _napari_names
+    for registered in (_initialize_plugins, init_qactions):
+        registered.cache_clear()
+    with patch.object(NapariApplication, "get_app_model", return_value=app):
+        viewer = Viewer(show=True, show_welcome_screen=False)
+        made = _Desk(viewer)
+        yield made
+        made.board.close()
+        viewer.close()
+        del made, viewer
+        for _ in range(3):
+            qapp.processEvents()
+            gc.collect()
+        Application.destroy("desk")
+        for registered in (_initialize_plugins, init_qactions):
+            registered.cache_clear()
 
 
 @pytest.fixture
