@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIZE = (1366, 768)
-DOCK_COLOURS, CANVAS_COLOURS = 72, 26  # small files that still show stains and swatches
+DOCK_COLOURS, CANVAS_COLOURS = 64, 26  # small files that still show stains and swatches
 IMAGES = Path(__file__).parent / "images"
 LIMIT_S = 900.0
 
@@ -96,6 +96,8 @@ def compact(picture: Any) -> Any:
     """
     from PIL import Image
 
+    from pathotune.marks.classes import palette
+
     width, height = picture.size
     sides = Image.new("RGB", (700, height))
     sides.paste(picture.crop((0, 0, 350, height)), (0, 0))
@@ -104,7 +106,8 @@ def compact(picture: Any) -> Any:
     middle = picture.crop((350, 0, width - 350, height))
     canvas = middle.quantize(CANVAS_COLOURS, method=Image.Quantize.MEDIANCUT).getpalette()
     both = Image.new("P", (1, 1))
-    both.putpalette([*docks[: 3 * DOCK_COLOURS], *canvas[: 3 * CANVAS_COLOURS]])
+    classes = [value for colour in palette() for value in colour]  # outlines are thin
+    both.putpalette([*docks[: 3 * DOCK_COLOURS], *canvas[: 3 * CANVAS_COLOURS], *classes])
     return picture.quantize(palette=both, dither=Image.Dither.NONE)
 
 

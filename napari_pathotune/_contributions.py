@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 
+from napari_pathotune._annotate_dock import AnnotateDock
+from napari_pathotune._classify_dock import ClassifyDock
 from napari_pathotune._slide_dock import SlideDock
+from napari_pathotune._tune_dock import TuneDock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +46,27 @@ class SlideStart(SlideDock):
         from napari_pathotune._docks import Docks
 
         Docks.of(self._viewer).open_all()
+
+
+class AnnotateStart(AnnotateDock):
+    """The Annotate dock as the menu opens it: napari gives a viewer by this argument's name."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+
+
+class TuneStart(TuneDock):
+    """The Tune dock as the menu opens it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+
+
+class ClassifyStart(ClassifyDock):
+    """The Classify dock as the menu opens it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
 
 
 def open_docks(viewer: Viewer) -> None:

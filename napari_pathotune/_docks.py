@@ -62,7 +62,9 @@ class Docks(QObject):
     def find(self, name: str) -> QDockWidget | None:
         """Return a dock that is open in the window."""
         viewer = self._session.viewer
-        widget = None if viewer is None else viewer.window.dock_widgets.get(full_name(name))
+        there = {} if viewer is None else viewer.window.dock_widgets
+        names = (full_name(name), f"{name.capitalize()} (napari-pathotune)")
+        widget = next((there[n] for n in names if n in there), None)
         parent = None if widget is None else widget.parent()
         return parent if isinstance(parent, QDockWidget) else None
 

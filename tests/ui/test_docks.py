@@ -95,3 +95,17 @@ def test_opening_every_dock_costs_no_heavy_library():
     )
     env = os.environ | {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["Slide", "Annotate", "Tune", "Classify"])
+def test_napari_itself_can_open_each_dock(make_napari_viewer, npe2pm, name, wait_until):
+    from npe2 import PluginManifest
+
+    npe2pm.register(PluginManifest.from_file(ROOT / "napari_pathotune" / "napari.yaml"))
+    viewer = make_napari_viewer(show=name == "Slide")
+    viewer.window.add_plugin_dock_widget("napari-pathotune", name)
+    docks = Docks.of(viewer)
+    assert docks.find(name.lower()) is not None
+    if name == "Slide":  # it brings the others
+        wait_until(lambda: all(docks.find(n) is not None for n in NAMES))
+    assert len(viewer.window.dock_widgets) == (4 if name == "Slide" else 1)
