@@ -50,6 +50,7 @@ class ClassifyDock(QWidget):
         self._sum.setSingleShot(True)
         self._sum.setInterval(_SUM_MS)
         self._sum.timeout.connect(self._measure)
+        self._listed: Any = None
         self._build()
         s = self.session
         forms.listen(
@@ -134,6 +135,7 @@ class ClassifyDock(QWidget):
 
     def _on_shown(self, index: int) -> None:
         shown, class_index = self.shown.itemData(index)
+        self._listed = None
         self.session.view.show(shown, class_index)
 
     def _toggle_pause(self) -> None:
@@ -166,7 +168,7 @@ class ClassifyDock(QWidget):
         self._list_classes()
         self._on_view()
         self._on_status(self.session.loop.status)
-        self._sum.start()
+        self._measure_soon()
 
     def _classes(self) -> list[tuple[str, tuple[int, int, int]]]:
         classmap = self.session.loop.classmap
@@ -183,6 +185,10 @@ class ClassifyDock(QWidget):
             items.append((f"Probability of {name}", ("probability", i)))
         items += [("Uncertainty", ("uncertainty", 0)), ("Nothing", ("nothing", 0))]
         index = view.class_index if view.shown == "probability" else 0
+        now = (items, view.shown, index)
+        if now == self._listed:
+            return
+        self._listed = now
         with QSignalBlocker(self.shown):
             self.shown.clear()
             for text, data in items:
@@ -211,11 +217,15 @@ class ClassifyDock(QWidget):
             self.under.setText("Under the cursor: no map")  # of the map that was there before
             self._refresh()
         else:
-            self._sum.start()
+            self._measure_soon()
 
     def _on_marks(self, change: Any) -> None:
         if getattr(change, "classes_changed", False):
             self._list_classes()
+            self._measure_soon()
+
+    def _measure_soon(self) -> None:
+        if not self._sum.isActive():  # while tiles stream in, numbers follow all the same
             self._sum.start()
 
     def _measure(self) -> None:

@@ -6,7 +6,7 @@ hides the class on the map. Numbers come from the whole map so far.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QGridLayout, QLabel, QSizePolicy, QWidget
@@ -31,6 +31,7 @@ class Legend(QWidget):
         self._grid.setContentsMargins(0, 0, 0, 0)
         self._grid.setVerticalSpacing(2)
         self._grid.setColumnStretch(1, 1)
+        self._shown: Any = None
         self.boxes: dict[str, QCheckBox] = {}
         self.areas: dict[str, QLabel] = {}
         self.shares: dict[str, QLabel] = {}
@@ -44,7 +45,14 @@ class Legend(QWidget):
         hidden: frozenset[str] = frozenset(),
         meanings: Mapping[str, str] | None = None,
     ) -> None:
-        """Show these classes, each with its colour; `meanings` spell out short names."""
+        """Show these classes, each with its colour; `meanings` spell out short names.
+
+        Numbers stay while the classes do.
+        """
+        now = (list(classes), hidden, dict(meanings or {}))
+        if now == self._shown:
+            return
+        self._shown = now
         while self._grid.count():
             item = self._grid.takeAt(0)
             widget = item.widget() if item is not None else None
@@ -92,6 +100,7 @@ class Legend(QWidget):
 
     def _on_toggled(self) -> None:
         hidden = frozenset(n for n, box in self.boxes.items() if not box.isChecked())
+        self._shown = (self._shown[0], hidden, self._shown[2])
         self.hidden_changed.emit(hidden)
 
 

@@ -47,6 +47,7 @@ class SlideDock(QWidget):
         super().__init__()
         self.session = session or Session.of(viewer)
         self.tissue = TissueView(self.session)
+        self._carded: tuple[str, bool] | None = None
         self._build()
         s = self.session
         forms.listen(
@@ -179,6 +180,7 @@ class SlideDock(QWidget):
         from pathotune.models.cards import cards
 
         card = cards()[card_id]
+        self._carded = None
         self._refresh_model()  # stays on the one in use until there is a yes
         if not card.needs_download:
             self.session.set_card(card_id)
@@ -243,7 +245,10 @@ class SlideDock(QWidget):
     def _refresh_model(self, *_: Any) -> None:
         from pathotune.models.cards import cards
 
-        self.picker.set_cards(cards(), self.session.card_id)
+        now = (self.session.card_id, self.session.loop.plan is not None)
+        if now != self._carded:  # the cards are files, and a stroke changes the model too
+            self._carded = now
+            self.picker.set_cards(cards(), self.session.card_id)
 
     def _on_activity(self, activity: Activity | None) -> None:
         self.bar.setVisible(activity is not None)
