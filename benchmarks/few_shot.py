@@ -27,6 +27,7 @@ from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 
 from pathotune.models.backbones import load_backbone
 from pathotune.models.cards import DEFAULT_ID, card
+from pathotune.models.tile_features import VIEWS
 from pathotune.models.tuning import linear
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
@@ -116,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("development", type=Path, help="folder with data/")
     parser.add_argument("--draws", type=int, default=20)
-    parser.add_argument("--views", type=int, default=1, help="turned views of a tile")
+    parser.add_argument("--views", type=int, default=VIEWS, help="turned views of a tile")
     parser.add_argument("--colours", action="store_true", help="also in four other stains")
     args = parser.parse_args()
     data = args.development / "data"
