@@ -28,7 +28,8 @@ FLOORS = {
     "nuclei": 3,
     "maps": 3,
     "cases": 4,
-    "cli": 5,
+    "commands": 5,
+    "cli": 6,
 }
 SIBLINGS = [{"learn", "nuclei", "maps"}, {"marks", "models"}]
 NO_TORCH_AT_TOP_EXCEPT = {

@@ -77,7 +77,7 @@ def test_the_users_turn_is_code_2_and_one_line(capsys, words):
 
 
 def test_our_fault_is_code_1_with_the_traceback(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_open", lambda *a: 1 / 0)
+    monkeypatch.setattr("pathotune.commands.info.opened", lambda *a: 1 / 0)
     code, out, err = call(capsys, "info", "x.svs", "--json")
     assert code == 1 and out == "" and "ZeroDivisionError" in err
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +120,13 @@ def run(capsys, line: str) -> tuple[int, str, str]:
         ("predict good.tif --bundle words.txt --out m.tif", "not a model"),
         ("predict good.tif --bundle nowhere --out m.tif", "no file"),
         ("predict --tiles tiles --bundle shell --out p.csv", "slides only"),
+        (f"predict --tiles tiles --bundle {READY} --out p.csv --region 0,0,9,9", "--region cannot"),
+        (f"predict --tiles tiles --bundle {READY} --out p.csv --csv q.csv", "--csv cannot"),
+        (f"predict --tiles tiles --bundle {READY} --out p.csv --tissue off", "--tissue cannot"),
+        (f"predict --tiles tiles --bundle {READY} --out tiles/a/1.png", "among the tiles"),
+        ("train --tiles tiles --out tiles/a/b.png", "among the tiles"),
+        (f"predict good.tif --bundle {READY} --out m.tif --csv ./m.tif", "the same file"),
+        ("predict good.tif --bundle shell --tissue two.geojson --out two.geojson", "overwrite"),
     ],
 )
 def test_bad_input_is_told_in_one_line(bench, capsys, line, says):
@@ -168,3 +177,36 @@ def test_the_contract_holds_in_a_process_of_its_own(bench, line, code):
         assert done.stdout == "" and len(done.stderr.strip().splitlines()) == 1
     else:
         assert json.loads(done.stdout)["width"] == 500 and done.stderr == ""
+
+
+def test_a_reader_that_leaves_is_no_fault(bench):
+    env = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(bench)}
+    line = f"{sys.executable} -m pathotune.cli models --json | true; echo ${{PIPESTATUS[0]}}"
+    words = ["bash", "-c", line]
+    done = subprocess.run(words, env=env, cwd=bench, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "0" and done.stderr == ""
+
+
+def test_a_full_disk_in_the_middle_is_told_in_words(bench, capsys, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/cache")
+
+    monkeypatch.setattr("pathotune.commands.info.opened", full)
+    code, out, err = run(capsys, "info good.tif")
+    assert code == 2 and out == "" and "Make room" in err and "Traceback" not in err
+
+
+def test_stopping_leaves_no_half_result(bench):
+    """Ctrl-C while a map is made: one word, code 130, and no file."""
+    from pathotune.slides.sample import sample_slide
+
+    env = {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(bench)}
+    words = [sys.executable, "-m", "pathotune.cli", "predict", str(sample_slide())]
+    words += ["--bundle", READY, "--out", "m.ome.tif", "--device", "cpu"]
+    with subprocess.Popen(words, env=env, stderr=subprocess.PIPE, text=True) as job:
+        assert job.stderr is not None
+        job.stderr.readline()  # it has begun
+        job.send_signal(signal.SIGINT)
+        rest = job.stderr.read()
+    assert job.returncode == 130 and "Stopped." in rest and "Traceback" not in rest
+    assert not list(bench.glob("*m.ome.tif*"))

@@ -1,0 +1,107 @@
+"""What several commands do with their arguments.
+
+Opening a slide, taking the backbone that was named and reading lists are the
+same words and the same refusals in every command.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pathotune.events import PathotuneError, drain
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pathotune._console import Teller
+    from pathotune.models.cards import ModelCard
+    from pathotune.slides.slide import Region, Slide
+
+STORY = "story"  # a result that brings its own words for people
+
+
+def mpp(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that tells the scale."""
+    parser.add_argument("--mpp", type=float, metavar="X", help=f"um/px of {what}")
+
+
+def opened(path: str, mpp: float | None) -> Slide:
+    """Open a slide; `mpp` in um/px where the file does not say."""
+    from pathotune.slides.slide import open_slide
+
+    return open_slide(path, mpp=mpp)
+
+
+def backbone(args: argparse.Namespace, tell: Teller) -> ModelCard:
+    """Return the card that was named; naming one that lies on a hub is the yes to its download."""
+    from pathotune.models.cards import DEFAULT_ID, card
+    from pathotune.models.weights import download
+
+    chosen = card(args.model or DEFAULT_ID)
+    if chosen.needs_download and not args.offline:
+        drain(download(chosen), tell)
+    return chosen
+
+
+def listed(text: str) -> list[str]:
+    """Return the names between the commas."""
+    return [name for part in text.split(",") if (name := part.strip())]
+
+
+def region(text: str) -> Region:
+    """Return the region written as x,y,width,height in level-0 pixels.
+
+    Raises
+    ------
+    PathotuneError
+        It is not four whole numbers, or it is empty.
+    """
+    from pathotune.slides.slide import Region
+
+    try:
+        x, y, width, height = (int(v) for v in text.split(","))
+    except ValueError:
+        raise PathotuneError(
+            f"--region {text} is not a region.", "Give x,y,width,height in level-0 pixels."
+        ) from None
+    if width <= 0 or height <= 0:
+        raise PathotuneError("The region is empty.", "Give a width and a height above 0.")
+    return Region(x, y, width, height)
+
+
+def outputs(asked: dict[str, str | None], *inputs: str | None) -> dict[str, Path]:
+    """Return where each result goes, after making sure that all of them can be written.
+
+    Raises
+    ------
+    PathotuneError
+        Two are the same file, one cannot be written, or one would replace an input.
+    """
+    from pathotune.cases.replacing import can_write
+
+    given = [Path(p) for p in inputs if p is not None]
+    outs = {key: can_write(Path(out), *given) for key, out in asked.items() if out is not None}
+    if len({out.resolve() for out in outs.values()}) < len(outs):
+        raise PathotuneError(
+            "Two results would be written to the same file.", "Give each a name of its own."
+        )
+    return outs
+
+
+def not_a_tile(out: Path, folder: Path) -> Path:
+    """Make sure that a result does not replace one of the tiles it is made from.
+
+    Raises
+    ------
+    PathotuneError
+        `out` is a picture that lies among the tiles.
+    """
+    from pathotune.slides.tile_folder import SUFFIXES
+
+    among = folder.resolve() in out.resolve().parents
+    if among and out.suffix.lower() in SUFFIXES:
+        raise PathotuneError(
+            f"{out.name} lies among the tiles and would count as one.", "Choose another folder."
+        )
+    return out

@@ -1,0 +1,84 @@
+"""Learning classes, from marked regions of slides or from folders of tiles.
+
+What the Tune dock does, for scripts: the same job, the same bundle, the same
+verdict from regions that were left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pathotune.commands._common import backbone, listed, mpp, not_a_tile, opened, outputs
+from pathotune.events import PathotuneError, drain
+
+if TYPE_CHECKING:
+    import argparse
+
+    from pathotune._console import Teller
+
+TEXT = "Learn classes from marked regions or from tile folders."
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options."""
+    parser.add_argument("slides", nargs="*", metavar="SLIDE")
+    parser.add_argument(
+        "--annotations", nargs="+", metavar="FILE", help="GeoJSON, one for each slide in order"
+    )
+    parser.add_argument("--tiles", metavar="DIR", help="folder with one folder of tiles a class")
+    mpp(parser, "the slides or tiles")
+    parser.add_argument("--model", metavar="ID", help="backbone; see pathotune models")
+    parser.add_argument("--method", default="linear", help="how the classes are learnt")
+    parser.add_argument("--classes", metavar="A,B,C", help="which classes, in this order")
+    parser.add_argument("--out", required=True, metavar="FILE", help="bundle to write")
+
+
+def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
+    """Learn, save the bundle, and return its verdict."""
+    from pathotune.learn.train import train, train_tiles
+    from pathotune.marks.geojson import read_geojson
+
+    inputs = [*args.slides, *(args.annotations or ())]
+    out = outputs({"out": args.out}, *inputs)["out"]
+    classes = None if args.classes is None else listed(args.classes)
+    options = {"method": args.method, "classes": classes, "seed": args.seed, "device": args.device}
+    start = time.monotonic()
+    if args.tiles is not None:
+        if args.slides or args.annotations:
+            raise PathotuneError(
+                "Tiles and slides cannot be learnt together.", "Give --tiles or slides, not both."
+            )
+        folder = Path(args.tiles)
+        not_a_tile(out, folder)
+        card = backbone(args, tell)
+        bundle = drain(train_tiles(folder, mpp=args.mpp, card=card, **options), tell)
+    else:
+        marks = args.annotations or []
+        if not args.slides or len(args.slides) != len(marks):
+            raise PathotuneError(
+                f"There are {len(args.slides)} slides and {len(marks)} annotation files.",
+                "Give one annotation file for each slide, in the same order.",
+            )
+        card = backbone(args, tell)
+        with contextlib.ExitStack() as stack:
+            sources = [
+                (stack.enter_context(opened(s, args.mpp)), read_geojson(Path(m)))
+                for s, m in zip(args.slides, marks, strict=True)
+            ]
+            bundle = drain(train(sources, card=card, **options), tell)
+    bundle.save(out)
+    verdict = dict(bundle.meta.get("metrics") or {})
+    return {
+        "out": args.out,
+        "classes": list(bundle.classes),
+        "model": bundle.card_id,
+        "method": bundle.method,
+        "n_regions": verdict.get("n_regions", len(bundle.meta.get("regions", ()))),
+        "macro_f1": verdict.get("macro_f1"),
+        **verdict,
+        "seconds": round(time.monotonic() - start, 2),
+        **({"mpp_assumed": True} if bundle.meta.get("mpp_assumed") else {}),
+    }
