@@ -10,7 +10,6 @@ happens to share its batch.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import numpy as np
 from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
+from pathotune.models.families import build_kwargs, to_timm
 from pathotune.models.weights import is_offline, read_state, resolve, set_offline
 
 if TYPE_CHECKING:
@@ -79,16 +79,14 @@ def _build(card: ModelCard, part: Part, state: dict[str, Any], side: int) -> Any
     try:
         with torch.random.fork_rng(devices=[]):  # building must not move anybody's seed
             network = timm.create_model(
-                part.timm, pretrained=False, num_classes=0, **dict(part.kwargs)
+                part.timm, pretrained=False, num_classes=0, **build_kwargs(part.kwargs)
             )
         if "img_size" not in part.kwargs and hasattr(network, "set_input_size"):
             network.set_input_size(img_size=(side, side))
         whole = set(network.state_dict())
         if not hasattr(network, "forward_intermediates"):
             raise ValueError("it gives no feature maps")
-        convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
-        if convert is not None:
-            state = convert(state, network)
+        state = to_timm(state, network)
         network.prune_intermediate_layers(list(part.taps), prune_norm=part.norm != "final")
     except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, IndexError) as error:
         raise PathotuneError(
