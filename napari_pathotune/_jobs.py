@@ -11,7 +11,11 @@ the short ones waiting.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
@@ -19,7 +23,7 @@ from threading import Lock
 from typing import Any, Literal
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals
-from qtpy.QtCore import QObject, QThreadPool, QTimer, Signal
+from qtpy.QtCore import QObject, QThread, QThreadPool, QTimer, Signal
 
 from pathotune.events import Event, Job, PathotuneError, Progress, TilesDone
 
@@ -119,13 +123,22 @@ class _Signals(WorkerBaseSignals):
     over = Signal(object)
 
 
+def give_way() -> None:
+    """Let the window go first wherever the cores are short; for the thread that calls."""
+    QThread.currentThread().setPriority(QThread.Priority.LowPriority)  # not heeded on Linux
+    if sys.platform == "linux":  # there every thread has a niceness, and hands it to its own
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+
 class _Worker(WorkerBase):
     """Pumps one job and closes it, whatever happens."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, gives_way: bool) -> None:
         super().__init__(SignalsClass=_Signals)
         self.setAutoDelete(False)
         self.task = task
+        self._gives_way = gives_way
         self.result: Any = None
         self.error: Exception | None = None
         self._lock = Lock()
@@ -134,6 +147,8 @@ class _Worker(WorkerBase):
     def run(self) -> None:
         # The base class changes the process-wide warning filters around the
         # work, which two lanes at once would leave broken; so we do not.
+        if self._gives_way:
+            give_way()
         try:
             self.result = self.work()
         except PathotuneError as error:
@@ -216,7 +231,7 @@ class _Lane(QObject):
             return
         task = self.waiting.pop(0)
         task.state = "running"
-        self.worker = task._worker = _Worker(task)
+        self.worker = task._worker = _Worker(task, gives_way=self.name == "engine")
         self.worker.signals.mail.connect(self._on_mail)
         self.worker.signals.over.connect(self._on_over)
         self._pool.start(self.worker)

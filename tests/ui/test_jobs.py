@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import threading
 import time
 
@@ -217,3 +219,15 @@ def test_closing_stops_everything(qtbot):
     assert closed.is_set() and all(t.state == "cancelled" for t in tasks)
     late = runner.submit("fast", Task(lambda: 1))
     assert late.state == "cancelled"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="niceness of a thread is Linux's")
+def test_only_the_engine_lane_gives_way_to_the_window(runner, wait_until):
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    ours, got = niceness(), {}
+    for lane in ("engine", "fast"):
+        runner.submit(lane, Task(niceness, on_done=lambda n, lane=lane: got.update({lane: n})))
+    wait_until(lambda: len(got) == 2)
+    assert got == {"engine": 10, "fast": ours} and niceness() == ours

@@ -24,6 +24,9 @@ from threading import Lock
 # In the order in which they need one another; the first only on CUDA builds.
 _LIBRARIES = ("libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so", "libtorch.so")
 _RTLD_GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
+# Drawing a frame takes the lock back after each of dozens of calls to the graphics library; at
+# Python's usual 5 ms a turn, an import would make one frame last a quarter of a second.
+_TURN_S = 0.0005
 _lock = Lock()
 
 
@@ -61,13 +64,15 @@ def import_torch(*modules: str) -> None:
         if "torch" not in sys.modules and sys.platform.startswith("linux"):
             with contextlib.suppress(OSError, AttributeError):
                 _map_libraries()
-        was_on = gc.isenabled()
+        was_on, turns = gc.isenabled(), sys.getswitchinterval()
         gc.disable()
+        sys.setswitchinterval(_TURN_S)
         try:
             for name in wanted:
                 importlib.import_module(name)
             gc.freeze()
         finally:
+            sys.setswitchinterval(turns)
             if was_on:
                 gc.enable()
 
