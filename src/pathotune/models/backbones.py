@@ -17,7 +17,7 @@ import numpy as np
 from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
-from pathotune.models.families import build_kwargs, to_timm
+from pathotune.models.families import empty_network, fill, misfit, to_timm
 from pathotune.models.weights import is_offline, read_state, resolve, set_offline
 
 if TYPE_CHECKING:
@@ -26,10 +26,6 @@ if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard, Part
 
 __all__ = ["Backbone", "is_offline", "load_backbone", "set_offline"]
-
-# Keys of a whole network's file that a headless, shortened one may leave unused.
-_UNUSED = ("head", "fc.", "fc_norm.", "classifier", "norm.", "attn_pool", "conv_head", "bn2.")
-_UNUSED_ENDS = ("mask_token", "num_batches_tracked", "relative_position_index", "attn_mask")
 
 
 def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = False) -> Backbone:
@@ -73,16 +69,8 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
 
 def _build(card: ModelCard, part: Part, state: dict[str, Any], side: int) -> Any:
     """Return one part's network, cut after its last tap, with weights, in eval mode."""
-    import timm
-    import torch
-
     try:
-        with torch.random.fork_rng(devices=[]):  # building must not move anybody's seed
-            network = timm.create_model(
-                part.timm, pretrained=False, num_classes=0, **build_kwargs(part.kwargs)
-            )
-        if "img_size" not in part.kwargs and hasattr(network, "set_input_size"):
-            network.set_input_size(img_size=(side, side))
+        network = empty_network(part.timm, part.kwargs, side)
         whole = set(network.state_dict())
         if not hasattr(network, "forward_intermediates"):
             raise ValueError("it gives no feature maps")
@@ -102,14 +90,7 @@ def _load(
     card: ModelCard, part: Part, network: Any, state: dict[str, Any], whole: set[str]
 ) -> None:
     """Fill a network with weights that must fit it."""
-    wanted = network.state_dict()
-    missing = sorted(k for k in wanted if k not in state and not k.endswith(_UNUSED_ENDS))
-    foreign = sorted(
-        k
-        for k in state
-        if k not in whole and not k.startswith(_UNUSED) and not k.endswith(_UNUSED_ENDS)
-    )
-    shapes = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    missing, foreign, shapes = misfit(network, state, whole)
     if missing or foreign or shapes:
         what = (missing + shapes + foreign)[0]
         raise PathotuneError(
@@ -117,7 +98,7 @@ def _load(
             f"{len(foreign)} unknown, {len(shapes)} of another shape, {what} for one.",
             f"Check `timm`, `kwargs` and `where` in {card.source or card.id}.",
         )
-    network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+    fill(network, state)
 
 
 class Backbone:

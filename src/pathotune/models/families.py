@@ -65,6 +65,11 @@ _THIRDS = ("q_proj", "k_proj", "v_proj")
 _TRAINING_ONLY = ("pooler.", "classifier.", "dino_head.", "ibot_head.", "rope_embeddings.")
 
 
+# Keys of a whole network's file that a headless, shortened one may leave unused.
+_UNUSED = ("head", "fc.", "fc_norm.", "classifier", "norm.", "attn_pool", "conv_head", "bn2.")
+_UNUSED_ENDS = ("mask_token", "num_batches_tracked", "relative_position_index", "attn_mask")
+
+
 def build_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return a card's arguments for ``timm.create_model``, with names turned into classes.
 
@@ -82,6 +87,79 @@ def build_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"mlp_layer {mlp!r} is none of {', '.join(_MLPS)}")
         made["mlp_layer"] = getattr(layers, mlp)
     return made
+
+
+def empty_network(name: str, kwargs: Mapping[str, Any], side: int) -> Any:
+    """Return a timm network without weights yet, for tiles of `side` pixels.
+
+    It lies on torch's meta device, so that a network of a billion weights takes neither
+    memory nor the half minute of drawing random ones; unless it holds tables that are
+    computed while it is built (rotary and relative positions), which must be real.
+
+    Raises
+    ------
+    RuntimeError, ValueError, TypeError, AssertionError
+        timm cannot build it with these arguments.
+    """
+    import timm
+    import torch
+
+    def build(device: str) -> Any:
+        with torch.random.fork_rng(devices=[]), torch.device(device):
+            made = timm.create_model(name, pretrained=False, num_classes=0, **build_kwargs(kwargs))
+            if "img_size" not in kwargs and hasattr(made, "set_input_size"):
+                made.set_input_size(img_size=(side, side))
+        return made
+
+    try:
+        network = build("meta")
+    except RuntimeError:  # it reads numbers back while it is built
+        return build("cpu")
+    computed = {n for n, _ in network.named_buffers()} - network.state_dict().keys()
+    return build("cpu") if computed else network
+
+
+def misfit(
+    network: Any, state: Mapping[str, Any], whole: set[str]
+) -> tuple[list[str], list[str], list[str]]:
+    """Return the names that are missing, unknown, and of another shape.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Perhaps shortened.
+    state : mapping of str to torch.Tensor
+        As `to_timm` returns it.
+    whole : set of str
+        The names of the network before it was shortened: those may be there unused.
+    """
+    wanted = network.state_dict()
+    missing = sorted(k for k in wanted if k not in state and not k.endswith(_UNUSED_ENDS))
+    foreign = sorted(
+        k
+        for k in state
+        if k not in whole and not k.startswith(_UNUSED) and not k.endswith(_UNUSED_ENDS)
+    )
+    shapes = [k for k, v in wanted.items() if k in state and state[k].shape != v.shape]
+    return missing, foreign, shapes
+
+
+def fill(network: Any, state: Mapping[str, Any]) -> None:
+    """Give a network of `empty_network` its weights, in memory of their own.
+
+    The tensors of `state` may be windows onto a file that can vanish with its drive.
+    """
+    import torch
+
+    wanted = network.state_dict()
+    if not any(v.is_meta for v in wanted.values()):
+        network.load_state_dict({k: v for k, v in state.items() if k in wanted}, strict=False)
+        return
+    fitting = {k: v.clone() for k, v in state.items() if k in wanted}
+    for key, value in wanted.items():  # counters and such that a file may leave out
+        if key not in fitting:
+            fitting[key] = torch.zeros(value.shape, dtype=value.dtype)
+    network.load_state_dict(fitting, assign=True)
 
 
 def to_timm(state: Mapping[str, Any], network: Any) -> dict[str, Any]:
@@ -215,6 +293,6 @@ def _as_split_there(state: dict[str, Any], network: Any) -> dict[str, Any]:
             query, _, values = value.chunk(3)
             out[key.replace("qkv.bias", "q_bias")] = query
             out[key.replace("qkv.bias", "v_bias")] = values
-        elif not (key.endswith("attn.qkv.bias") and not value.any()):
+        elif not (key.endswith("attn.qkv.bias") and (value.is_meta or not value.any())):
             out[key] = value
     return out
