@@ -16,6 +16,7 @@ from pathotune.slides.geometry import Region
 from pathotune.slides.readers import raster, tiff
 from pathotune.slides.readers._tiff_scale import ome_mpp
 from pathotune.slides.slide import is_slide, open_slide
+from pathotune.slides.tile_cache import TILES
 
 RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (210, 190, 3), dtype=np.uint8)
@@ -132,14 +133,14 @@ def test_a_file_saved_in_one_piece_is_read_in_place_or_refused(tmp_path, monkeyp
 
 
 def test_the_cache_of_tiles_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(tiff, "CACHE_BYTES", 100_000)
+    monkeypatch.setattr(TILES, "limit", 100_000)
     tifffile.imwrite(
         tmp_path / "t.tif", np.tile(RGB, (5, 5, 1)), tile=(64, 64), photometric="rgb",
         compression="deflate",
     )  # fmt: skip
     with open_slide(tmp_path / "t.tif") as slide:
         assert np.array_equal(slide.read(slide.bounds), np.tile(RGB, (5, 5, 1)))
-        assert slide._reader._cached <= 100_000
+        assert 0 < TILES.nbytes <= 100_000
 
 
 def test_png_and_jpeg_of_every_mode(tmp_path):

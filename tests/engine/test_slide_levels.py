@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from skimage.registration import phase_cross_correlation
 
 from pathotune.events import PathotuneError
-from pathotune.slides import levels
-from pathotune.slides import slide as slides
+from pathotune.slides import levels, scaled
 from pathotune.slides.resample import area, weights
 from pathotune.slides.slide import open_slide
 
@@ -83,7 +82,7 @@ def test_a_thumbnail_of_a_flat_slide_is_read_in_bands(flat, monkeypatch):
     path, _ = flat
     with open_slide(path) as slide:
         want = slide.thumbnail(200)
-    monkeypatch.setattr(slides, "_BAND_PIXELS", 50_000)
+    monkeypatch.setattr(scaled, "BAND_PIXELS", 50_000)
     with open_slide(path) as slide:
         got = slide.thumbnail(200)
     assert np.abs(got.astype(int) - want).max() <= 1

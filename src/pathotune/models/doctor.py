@@ -29,6 +29,7 @@ _READERS = {
     "openslide": "most scanners' formats (SVS, NDPI, MRXS, SCN, ...)",
     "tifffile": "TIFF and OME-TIFF",
     "imagecodecs": "compressed TIFF",
+    "simplejpeg": "SVS and TIFF of JPEG tiles",
     "PIL": "PNG and JPEG",
 }
 

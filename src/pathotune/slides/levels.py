@@ -4,7 +4,8 @@ Not dask: a graph per level costs fifteen times the read itself. napari places
 levels by the ratio of their shapes, which for truncated levels is not the true
 downsample; the columns and rows are picked so that every pixel still sits
 within half a pixel of where it belongs. Where the file's coarsest level is still too
-large to be drawn whole, coarser ones are made on the fly.
+large to be drawn whole, or a level is missing between two and tiles can be
+decoded at half their size, such levels are made on the fly.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ LARGEST_WHOLE = 1 << 31  # bytes that may be asked for at once
 OVERVIEW_SIDE = 4096  # a coarsest level not longer than this is drawn at once
 _BAND_BYTES = 1 << 26
 _STEP = 4
+_GAP = 2.5  # from one level to the next, beyond which one between them is worth while
 
 
 class LevelArray:
@@ -109,6 +111,18 @@ class LevelArray:
         return whole if dtype is None else whole.astype(dtype)
 
 
+class Halved(LevelArray):
+    """Half of a level, decoded at that size: half as many pixels to decode and to draw each way."""
+
+    def __init__(self, slide: Slide, level: int) -> None:
+        full = slide.levels[level]
+        across, down = 2 * full.downsample_x, 2 * full.downsample_y
+        super().__init__(slide, level, Level(full.width // 2, full.height // 2, across, down))
+
+    def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        return self._slide.read_reduced(self._level, 2, x, y, width, height)
+
+
 class Overview(LevelArray):
     """A level that the file lacks, averaged from a finer one; a small one is kept."""
 
@@ -132,9 +146,17 @@ class Overview(LevelArray):
 
 def pyramid(slide: Slide) -> list[LevelArray]:
     """Return the slide's levels, and coarser ones until the whole slide can be drawn at once."""
-    found = [LevelArray(slide, i) for i in range(len(slide.levels))]
+    found: list[LevelArray] = []
     last = slide.levels[-1]
     longest = max(last.width, last.height)
+    for i, level in enumerate(slide.levels):
+        found.append(LevelArray(slide, i))
+        # the next level, or the overview below, is more than twice smaller
+        gap = level is last and longest > OVERVIEW_SIDE
+        if level is not last:
+            gap = slide.levels[i + 1].downsample_x / level.downsample_x > _GAP
+        if gap and 2 in slide.reductions(i):
+            found.append(Halved(slide, i))
     factor = round((last.downsample_x + last.downsample_y) / 2)
     while longest > OVERVIEW_SIDE:
         factor, longest = factor * _STEP, longest // _STEP

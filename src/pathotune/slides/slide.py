@@ -22,7 +22,7 @@ from pathotune.slides.gate import Gate
 from pathotune.slides.geometry import Level, Region
 from pathotune.slides.levels import LevelArray, pyramid
 from pathotune.slides.placing import place_levels
-from pathotune.slides.resample import area
+from pathotune.slides.scaled import read_downsampled
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -35,7 +35,6 @@ __all__ = ["Level", "LevelArray", "Region", "Slide", "is_slide", "open_slide"]
 
 Kind = Literal["brightfield", "fluorescence", "grey"]
 _READERS = "pathotune.slides.readers"
-_BAND_PIXELS = 1 << 24  # level pixels averaged at once: 50 MB, 200 MB while averaging
 
 
 class Slide:
@@ -161,13 +160,32 @@ class Slide:
 
     def read_level(self, level: int, x: int, y: int, w: int, h: int) -> NDArray[np.uint8]:
         """Return (h, w, 3) pixels of a level, in its own pixels; white beyond its borders."""
+        return self.read_reduced(level, 1, x, y, w, h)
+
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """Return the whole numbers by which a level is read smaller at no extra cost."""
+        with self._gate.reading():
+            return self._reader.reductions(level)
+
+    def read_reduced(
+        self, level: int, reduction: int, x: int, y: int, w: int, h: int
+    ) -> NDArray[np.uint8]:
+        """Return (h, w, 3) of a level shrunk by one of its `reductions`; white beyond it.
+
+        The box is in shrunk pixels, each the mean of `reduction` x `reduction`
+        of the level's to about one grey level.
+        """
         size = self.levels[level]
         x0, y0 = max(0, x), max(0, y)
-        x1, y1 = min(size.width, x + w), min(size.height, y + h)
+        x1, y1 = min(-(-size.width // reduction), x + w), min(-(-size.height // reduction), y + h)
         with self._gate.reading():
             if x1 <= x0 or y1 <= y0:
                 return np.full((h, w, 3), 255, np.uint8)
-            pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
+            if reduction == 1:
+                pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
+            else:
+                box = x0, y0, x1 - x0, y1 - y0
+                pixels = self._reader.read_reduced(level, reduction, *box)
         if pixels.shape[:2] == (h, w):
             return pixels
         out = np.full((h, w, 3), 255, np.uint8)
@@ -195,8 +213,9 @@ class Slide:
     ) -> NDArray[np.uint8]:
         """Return exactly (height, width, 3) pixels of `mpp` whose corner is at (x, y).
 
-        The next finer level is averaged by area. On integer pyramids the result
-        is within 1 grey level of reducing level 0 where levels were made by
+        The next finer level, or its tiles decoded at a whole fraction of their
+        size, is averaged by area. On integer pyramids the result is within 1
+        grey level on the mean of reducing level 0 where levels were made by
         averaging; JPEG levels add their own compression.
 
         Parameters
@@ -214,42 +233,7 @@ class Slide:
         self, x: float, y: float, downsample: float, width: int, height: int
     ) -> NDArray[np.uint8]:
         """Return (height, width, 3) pixels that each span `downsample` level-0 pixels."""
-        fine = [
-            i
-            for i, level in enumerate(self.levels)
-            if max(level.downsample_x, level.downsample_y) <= downsample * 1.0001
-        ]
-        number = max(fine, key=lambda i: self.levels[i].downsample_x) if fine else 0
-        level = self.levels[number]
-        left, top = x / level.downsample_x, y / level.downsample_y
-        step_x, step_y = downsample / level.downsample_x, downsample / level.downsample_y
-        # A whole slide of one level would not fit: averaged in bands, whose size is bounded.
-        rows = max(1, int(_BAND_PIXELS / (step_x * step_y * max(1, width))))
-        if rows >= height:
-            return self._average(number, left, top, step_x, step_y, width, height)
-        out = np.empty((height, width, 3), np.uint8)
-        for row in range(0, height, rows):
-            n = min(rows, height - row)
-            at = top + row * step_y
-            out[row : row + n] = self._average(number, left, at, step_x, step_y, width, n)
-        return out
-
-    def _average(
-        self,
-        number: int,
-        left: float,
-        top: float,
-        step_x: float,
-        step_y: float,
-        width: int,
-        height: int,
-    ) -> NDArray[np.uint8]:
-        edge = 1 if min(step_x, step_y) < 1 else 0  # interpolation looks at the neighbours
-        x0, y0 = int(np.floor(left + 1e-7)) - edge, int(np.floor(top + 1e-7)) - edge
-        x1 = int(np.ceil(left + step_x * width - 1e-7)) + edge
-        y1 = int(np.ceil(top + step_y * height - 1e-7)) + edge
-        block = self.read_level(number, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
-        return area(block, left - x0, top - y0, step_x, step_y, width, height)
+        return read_downsampled(self, x, y, downsample, width, height)
 
     def thumbnail(self, max_px: int = 1024) -> NDArray[np.uint8]:
         """Return the whole slide with its longer side at most `max_px` pixels."""

@@ -49,6 +49,25 @@ class Reader(ABC):
         Safe to call from several threads.
         """
 
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """Return the whole numbers by which a level can be read smaller at no extra cost."""
+        del level
+        return (1,)
+
+    def read_reduced(
+        self, level: int, reduction: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        """Return (height, width, 3) of a level shrunk by one of its `reductions`.
+
+        Each pixel is the mean of `reduction` x `reduction` pixels of the level,
+        to about one grey level; those beyond its borders count as white. The
+        box is in shrunk pixels and lies inside the level, whose size is rounded
+        up. Safe to call from several threads.
+        """
+        if reduction != 1:
+            raise ValueError(f"{self.vendor} files cannot be read {reduction} times smaller")
+        return self.read(level, x, y, width, height)
+
     @abstractmethod
     def close(self) -> None:
         """Give the file back to the system; called once."""

@@ -1,15 +1,16 @@
 """OME-TIFF and plain TIFF, tiled or in strips, through tifffile.
 
-Only the tiles or strips under a request are read and decoded; a small cache
-keeps the newest, and rows of uncompressed strips are read in place, so that a
-file saved in one piece needs no more memory than one in tiles. More than eight
+Only the tiles or strips under a request are read and decoded, JPEG tiles
+without a detour, and kept in the cache of decoded tiles; rows of uncompressed
+strips are read in place, so that a file saved in one piece needs no more memory
+than one in tiles. More than eight
 bits, grey, and fluorescence channels are brought to 8-bit RGB with limits taken
 once from the coarsest level, so that neighbouring requests match.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import itertools
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,10 @@ import tifffile
 
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._base import Reader, as_rgb
+from pathotune.slides.readers._jpeg_tiles import JpegTiles, jpeg_level
 from pathotune.slides.readers._tiff_levels import find_levels
 from pathotune.slides.readers._tiff_scale import ome_mpp, tag_mpp
+from pathotune.slides.tile_cache import TILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,10 +31,10 @@ if TYPE_CHECKING:
 
 KEY = "tiff"
 ORDER = 2
-CACHE_BYTES = 96 << 20
 LARGEST_SEGMENT = 1 << 30
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHITE_IS_ZERO, _PALETTE, _CMYK = 0, 3, 5
+_owners = itertools.count()
 
 
 def claims(path: Path, head: bytes) -> bool:
@@ -60,8 +63,7 @@ class TiffReader(Reader):
             self._file.close()
             raise self._broken() from error
         self._lock = Lock()
-        self._cache: OrderedDict[tuple[int, int, int], NDArray[Any]] = OrderedDict()
-        self._cached = 0
+        self._owner = ("tiff", next(_owners))
         self.sizes = tuple((p[0].imagewidth, p[0].imagelength) for p in self._levels)
         page = self._levels[0][0]
         self.vendor = "ome" if self._file.is_ome else "tiff"
@@ -70,6 +72,13 @@ class TiffReader(Reader):
         self.chunk = page.tilewidth if page.is_tiled else 512
         self._channels_apart = len(self._levels[0]) > 1
         self._limits: NDArray[np.float64] | None = None
+        found = {
+            i: jpeg_level(planes[0], as_tagged=False)
+            for i, planes in enumerate(self._levels)
+            if len(planes) == 1 and planes[0].parent is self._file
+        }
+        levels = {i: level for i, level in found.items() if level is not None}
+        self._tiles = JpegTiles(path, levels, self._decoded) if levels else None
 
     def _broken(self) -> PathotuneError:
         return PathotuneError(
@@ -110,12 +119,10 @@ class TiffReader(Reader):
 
     def _segment(self, level: int, plane: int, index: int) -> NDArray[Any] | None:
         """Return a decoded tile or strip (h, w, samples), or None where the file has none."""
-        key = (level, plane, index)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        page = self._levels[level][plane]
+        key = (self._owner, level, plane, index)
+        return TILES.get(key, lambda: self._decode(self._levels[level][plane], index))
+
+    def _decode(self, page: Any, index: int) -> NDArray[Any] | None:
         if index >= len(page.dataoffsets) or page.databytecounts[index] == 0:
             return None
         data = self._bytes(page, page.dataoffsets[index], page.databytecounts[index])
@@ -127,12 +134,6 @@ class TiffReader(Reader):
         if decoded is None:
             return None
         segment: NDArray[Any] = decoded[0]
-        with self._lock:
-            if key not in self._cache:
-                self._cache[key] = segment
-                self._cached += segment.nbytes
-                while self._cached > CACHE_BYTES and len(self._cache) > 1:
-                    self._cached -= self._cache.popitem(last=False)[1].nbytes
         return segment
 
     def _rows(self, page: Any, x: int, y: int, width: int, height: int) -> NDArray[Any]:
@@ -198,8 +199,26 @@ class TiffReader(Reader):
             return planes[0]
         return np.concatenate([p[..., :1] for p in planes], axis=2)
 
+    def reductions(self, level: int) -> tuple[int, ...]:
+        """Return by how much tiles of a level can be decoded smaller."""
+        return (self._tiles.reductions(level) if self._tiles else ()) or (1,)
+
+    def read_reduced(
+        self, level: int, reduction: int, x: int, y: int, width: int, height: int
+    ) -> NDArray[np.uint8]:
+        """Decode tiles at a smaller size."""
+        if self._tiles is not None and reduction in self._tiles.reductions(level):
+            return self._tiles.read(level, reduction, x, y, width, height)
+        return super().read_reduced(level, reduction, x, y, width, height)
+
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Return 8-bit RGB of a box of a level."""
+        if self._tiles is not None and self._tiles.reductions(level):
+            return self._tiles.read(level, 1, x, y, width, height)
+        return self._decoded(level, x, y, width, height)
+
+    def _decoded(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """Return 8-bit RGB of a box of a level, decoded by tifffile."""
         pixels = self._channels(level, x, y, width, height)
         if pixels.dtype != np.uint8:
             pixels = self._to_8_bit(pixels)
@@ -225,8 +244,10 @@ class TiffReader(Reader):
 
     def close(self) -> None:
         """Close the file and forget its tiles."""
+        if self._tiles is not None:
+            self._tiles.close()
+        TILES.forget(self._owner)
         with self._lock:
-            self._cache.clear()
             self._file.close()
 
 
