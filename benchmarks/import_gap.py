@@ -22,11 +22,14 @@ def heart():
 beat = threading.Thread(target=heart)
 beat.start()
 start = time.perf_counter()
-if sys.argv[1] == "quiet":
-    from pathotune.models.quiet import import_torch
-    import_torch("pathotune.models.backbones")
+if sys.argv[1] == "plain":
+    import torch
+    from pathotune.models._torchvision import mend
+    mend()
+    import timm
 else:
-    import pathotune.models.backbones
+    from pathotune.models._torchvision import import_timm
+    import_timm()
 taken = time.perf_counter() - start
 stop = True
 beat.join()
