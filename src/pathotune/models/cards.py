@@ -113,6 +113,7 @@ class ModelCard:
     each side only give context and are thrown away. `neighbourhood` is the side,
     in tokens, of the square whose mean a probe looks at. `dims` is the number of
     features a stored token has. `size_mb` is what there is to download or to load.
+    `unverified` names the facts that could not be checked against the publisher's words.
     """
 
     id: str
@@ -131,6 +132,7 @@ class ModelCard:
     size_mb: float
     url: str
     made_for: str
+    unverified: str = ""
     source: Path | None = field(default=None, compare=False)
 
     @property
@@ -270,6 +272,7 @@ def read_card(path: Path, home: Path | None = None) -> ModelCard:
         size_mb=top.number("size_mb", above=0),
         url=top.text("url", ""),
         made_for=top.text("made_for", ""),
+        unverified=top.text("unverified", ""),
         source=path,
     )
     if card.tile_px % card.token_px:
