@@ -45,12 +45,26 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
         Weights missing, not agreed to, damaged, of another sha256, or not fitting
         the architecture; the architecture is unknown to timm.
     """
+    device = runtime.pick_device(device)
+    networks, projection = load_networks(card, device, allow_download)
+    backbone = Backbone(card, device, networks, projection)
+    backbone.check()
+    return backbone
+
+
+def load_networks(
+    card: ModelCard, device: str, allow_download: bool = False
+) -> tuple[list[Any], dict[str, Any] | None]:
+    """Return a card's frozen networks, one a part, and its projection, for one user alone.
+
+    What tunes a network changes it in place, so nobody else may hold it. Raises as
+    `load_backbone`.
+    """
     files = [resolve(part.weights, card, allow_download) for part in card.parts]
     projection_file = card.projection and resolve(card.projection, card, allow_download)
     import_timm()
     import torch
 
-    device = runtime.pick_device(device)
     side = card.tile_px
     networks = [
         _build(card, part, read_state(file), part.input_px or side).to(
@@ -62,9 +76,7 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
     projection = None
     if projection_file:
         projection = {k: v.to(device) for k, v in read_state(projection_file).items()}
-    backbone = Backbone(card, device, networks, projection)
-    backbone.check()
-    return backbone
+    return networks, projection
 
 
 def _build(card: ModelCard, part: Part, state: dict[str, Any], side: int) -> Any:
@@ -215,7 +227,7 @@ class Backbone:
             maps = [
                 m
                 for part, network in zip(self.card.parts, self._networks, strict=True)
-                for m in self._maps(part, network, pixels)
+                for m in part_maps(part, network, pixels, self.card.tokens)
             ]
             if crop:
                 maps = [m[:, :, crop:-crop, crop:-crop] for m in maps]
@@ -231,32 +243,6 @@ class Backbone:
             result: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
             return result
 
-    def _maps(self, part: Part, network: Any, pixels: Any) -> list[Any]:
-        """Return one part's maps (B, C, T, T) on the card's token grid."""
-        import torch
-        from torch.nn import functional
-
-        side = part.input_px
-        if side is not None and side != pixels.shape[-1]:
-            pixels = functional.interpolate(
-                pixels, size=(side, side), mode="bilinear", antialias=True
-            )
-        mean = torch.tensor(part.mean, device=pixels.device).view(1, 3, 1, 1)
-        std = torch.tensor(part.std, device=pixels.device).view(1, 3, 1, 1)
-        maps = network.forward_intermediates(
-            (pixels - mean) / std,
-            indices=list(part.taps),
-            norm=part.norm == "final",
-            output_fmt="NCHW",
-            intermediates_only=True,
-        )
-        if part.norm == "token":
-            maps = [
-                functional.layer_norm(m.permute(0, 2, 3, 1), m.shape[1:2]).permute(0, 3, 1, 2)
-                for m in maps
-            ]
-        return [_to_grid(m, self.card.tokens) for m in maps]
-
     def _project(self, x: Any) -> Any:
         projection = self._projection or {}
         if x.shape[-1] != projection["basis"].shape[0]:
@@ -271,6 +257,43 @@ class Backbone:
         return x / projection["scale"] if "scale" in projection else x
 
 
+def normalised(part: Part, pixels: Any) -> Any:
+    """Return pixels (B, 3, P, P) from 0 to 1 at the size and scale that a part's network reads."""
+    import torch
+    from torch.nn import functional
+
+    side = part.input_px
+    if side is not None and side != pixels.shape[-1]:
+        pixels = functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+    mean = torch.tensor(part.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(part.std, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels - mean) / std
+
+
+def part_maps(part: Part, network: Any, pixels: Any, tokens: int) -> list[Any]:
+    """Return one part's maps (B, C, tokens, tokens) of pixels (B, 3, P, P) from 0 to 1."""
+    maps = network.forward_intermediates(
+        normalised(part, pixels),
+        indices=list(part.taps),
+        norm=part.norm == "final",
+        output_fmt="NCHW",
+        intermediates_only=True,
+    )
+    return on_grid(part, maps, tokens)
+
+
+def on_grid(part: Part, maps: list[Any], tokens: int) -> list[Any]:
+    """Finish a part's tapped maps (B, C, h, w): its norm, then the card's token grid."""
+    from torch.nn import functional
+
+    if part.norm == "token":
+        maps = [
+            functional.layer_norm(m.permute(0, 2, 3, 1), m.shape[1:2]).permute(0, 3, 1, 2)
+            for m in maps
+        ]
+    return [to_grid(m, tokens) for m in maps]
+
+
 def _padded(tiles: NDArray[np.uint8], batch: int) -> NDArray[np.uint8]:
     """Fill a short batch up with white tiles."""
     if len(tiles) == batch:
@@ -279,7 +302,7 @@ def _padded(tiles: NDArray[np.uint8], batch: int) -> NDArray[np.uint8]:
     return np.concatenate([tiles, white])
 
 
-def _to_grid(m: Any, tokens: int) -> Any:
+def to_grid(m: Any, tokens: int) -> Any:
     """Bring a map (B, C, h, w) to (B, C, tokens, tokens): area mean down, bilinear up."""
     from torch.nn import functional
 
