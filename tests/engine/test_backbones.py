@@ -111,11 +111,57 @@ def test_the_last_block_with_the_final_norm_is_what_timm_gives(tmp_path, name):
     batch = tiles(1, 64)
     network = timm.create_model(name, num_classes=0, **SMALL_VIT).eval()
     network.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    x = (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255.0 - 0.5) / 0.5
     with torch.inference_mode():
-        expected = network.forward_features(x)[:, network.num_prefix_tokens :]
+        expected = network.forward_features(pixels(batch))[:, network.num_prefix_tokens :]
     got = load_backbone(card).tokens_full(batch)
     np.testing.assert_allclose(got.reshape(1, 64, 24), expected.numpy(), atol=1e-4)
+
+
+def pixels(batch):
+    return (torch.from_numpy(batch).permute(0, 3, 1, 2) / 255.0 - 0.5) / 0.5
+
+
+@pytest.mark.parametrize(("name", "kwargs", "taps", "dims"), FAMILIES, ids=lambda v: str(v)[:30])
+def test_every_family_computes_what_timm_computes(tmp_path, name, kwargs, taps, dims):
+    """The network is built empty and filled; tables that no file holds must be right too."""
+    card = make_card(tmp_path, name, taps[-1:], dims, kwargs=kwargs)
+    network = timm.create_model(name, num_classes=0, **kwargs).eval()
+    network.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    if hasattr(network, "set_input_size") and "img_size" not in kwargs:
+        network.set_input_size(img_size=(64, 64))
+    batch = tiles(1, 64)
+    with torch.inference_mode():
+        maps = network.forward_intermediates(
+            pixels(batch), indices=list(taps[-1:]), output_fmt="NCHW", intermediates_only=True
+        )[0]
+    card = replace(card, dims=maps.shape[1], tile_px=64, token_px=64 // maps.shape[-1], halo=0)
+    got = load_backbone(card).tokens_full(batch)
+    np.testing.assert_allclose(got, maps.permute(0, 2, 3, 1).numpy(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kwargs", "taps", "dims"), FAMILIES, ids=lambda v: str(v)[:30])
+@pytest.mark.parametrize("at", [(1, 6), (5, 2)])
+def test_a_local_change_shows_most_in_its_own_token(tmp_path, name, kwargs, taps, dims, at):
+    """Prefix tokens counted wrongly, or rows taken for columns, would move the change."""
+    card = make_card(tmp_path, name, taps, dims, kwargs=kwargs)
+    backbone = load_backbone(card)
+    tile = tiles(1, 64) // 8 + 112
+    before = backbone.tokens_full(tile)
+    row, col = at
+    tile[0, 8 * row : 8 * row + 8, 8 * col : 8 * col + 8] = (255, 0, 128)
+    change = np.abs(backbone.tokens_full(tile) - before).sum(-1)[0]
+    most = np.array(np.unravel_index(change.argmax(), change.shape))
+    coarse = max(1, 8 // min(8, _map_side(backbone, taps[-1])))
+    assert np.abs(most - at).max() <= (coarse if coarse > 1 else 0)
+
+
+def _map_side(backbone, tap: int) -> int:
+    """Return the side of the coarsest tapped map, before it is brought to the card's grid."""
+    with torch.inference_mode():
+        maps = backbone._networks[0].forward_intermediates(
+            torch.zeros(1, 3, 64, 64), indices=[tap], output_fmt="NCHW", intermediates_only=True
+        )
+    return maps[0].shape[-1]
 
 
 def test_a_transposed_grid_would_be_seen(tmp_path):

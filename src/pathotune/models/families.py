@@ -67,6 +67,7 @@ _TRAINING_ONLY = ("pooler.", "classifier.", "dino_head.", "ibot_head.", "rope_em
 
 # Keys of a whole network's file that a headless, shortened one may leave unused.
 _UNUSED = ("head", "fc.", "fc_norm.", "classifier", "norm.", "attn_pool", "conv_head", "bn2.")
+_TABLES_AGAIN = "init_non_persistent_buffers"
 _UNUSED_ENDS = ("mask_token", "num_batches_tracked", "relative_position_index", "attn_mask")
 
 
@@ -93,8 +94,8 @@ def empty_network(name: str, kwargs: Mapping[str, Any], side: int) -> Any:
     """Return a timm network without weights yet, for tiles of `side` pixels.
 
     It lies on torch's meta device, so that a network of a billion weights takes neither
-    memory nor the half minute of drawing random ones; unless it holds tables that are
-    computed while it is built (rotary and relative positions), which must be real.
+    memory nor the half minute of drawing random ones; `fill` makes it real. Only a network
+    with computed tables that timm cannot compute again is real from the start.
 
     Raises
     ------
@@ -115,8 +116,13 @@ def empty_network(name: str, kwargs: Mapping[str, Any], side: int) -> Any:
         network = build("meta")
     except RuntimeError:  # it reads numbers back while it is built
         return build("cpu")
-    computed = {n for n, _ in network.named_buffers()} - network.state_dict().keys()
-    return build("cpu") if computed else network
+    again = all(hasattr(m, _TABLES_AGAIN) for m in _with_tables(network))
+    return network if again else build("cpu")
+
+
+def _with_tables(network: Any) -> list[Any]:
+    """Return the modules that hold tables which no file stores: rotary, relative places."""
+    return [m for m in network.modules() if m._non_persistent_buffers_set]
 
 
 def misfit(
@@ -160,6 +166,11 @@ def fill(network: Any, state: Mapping[str, Any]) -> None:
         if key not in fitting:
             fitting[key] = torch.zeros(value.shape, dtype=value.dtype)
     network.load_state_dict(fitting, assign=True)
+    for module in _with_tables(network):
+        for name, table in module.named_buffers(recurse=False):
+            if table.is_meta:
+                module._buffers[name] = torch.empty_like(table, device="cpu")
+        getattr(module, _TABLES_AGAIN)()
 
 
 def to_timm(state: Mapping[str, Any], network: Any) -> dict[str, Any]:
