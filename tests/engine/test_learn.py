@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import shapely
@@ -81,6 +83,14 @@ def test_live_probe_and_training_give_the_same_model(slide, marks, tiny_card, tm
         assert verdict.macro_f1 == pytest.approx(bundle.meta["metrics"]["macro_f1"], abs=1e-6)
         assert verdict.n_regions == 6 and verdict.scope == "this slide"
         assert verdict.low <= verdict.macro_f1 <= verdict.high
+        turned = AnnotationSet()
+        for one in reversed(marks.items):
+            turned.add(replace(one, id=new_id()))
+        again = LiveProbe(tiny_card.neighbourhood)
+        again.update(turned, store, grid, tissue)
+        assert again.validation().as_dict() == verdict.as_dict()  # whatever order, whatever names
+        told = bundle.meta["metrics"]
+        assert (told["low"], told["high"]) == pytest.approx((verdict.low, verdict.high), abs=1e-6)
 
 
 def test_a_changed_stroke_equals_learning_afresh(slide, marks, tiny_card, tmp_path):

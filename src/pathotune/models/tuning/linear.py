@@ -282,7 +282,9 @@ class RegionStats:
         several of a class out. A class with one region is never left out.
         """
         by_class: dict[int, list[str]] = {}
-        for key, sums in self._regions.items():
+        # By what lies under them, so that the verdict hangs neither on the order in which regions
+        # were drawn, read or computed nor on the names a file gave them.
+        for key, sums in sorted(self._regions.items(), key=lambda item: item[1].mean[:4].tolist()):
             by_class.setdefault(sums.class_index, []).append(key)
         splittable = {c: keys for c, keys in by_class.items() if len(keys) > 1}
         if not splittable:
