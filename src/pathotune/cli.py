@@ -74,9 +74,20 @@ def parser() -> _Parser:
     return top
 
 
+def _joined(words: Sequence[str]) -> list[str]:
+    """Tie a region that begins left of the slide to its option; alone it looks like an option."""
+    out: list[str] = []
+    for word in words:
+        if out and out[-1] == "--region" and word[:1] == "-" and word[1:2].isdigit():
+            out[-1] = f"--region={word}"
+        else:
+            out.append(word)
+    return out
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code."""
-    args = parser().parse_args(argv)
+    args = parser().parse_args(_joined(sys.argv[1:] if argv is None else argv))
     if args.offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     tell = Teller(sys.stderr)

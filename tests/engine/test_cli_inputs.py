@@ -109,6 +109,7 @@ def run(capsys, line: str) -> tuple[int, str, str]:
         (f"predict good.tif --bundle {READY} --out m.tif --region 0,0,9", "not a region"),
         (f"predict good.tif --bundle {READY} --out m.tif --region 0,0,9,0", "empty"),
         (f"predict good.tif --bundle {READY} --out m.tif --region 9000,0,9,9", "outside"),
+        (f"predict good.tif --bundle {READY} --out m.tif --region -90,-90,9,9", "outside"),
         (f"predict good.tif --bundle {READY} --out m.tif --tissue none.geojson", "no outline"),
         (f"predict good.tif --bundle {READY} --out m.tif --tissue fish", "fish"),
         (f"predict good.tif --bundle {READY} --out good.tif", "overwrite"),
