@@ -47,7 +47,7 @@ def test_what_ships_is_valid_and_says_its_licence():
     for card_id, card in known.items():
         assert card.id == card_id
         assert card.licence and card.about and card.made_for
-        assert 5 <= card.token_um <= 10
+        assert 4 <= card.token_um <= 10
         if all(part.weights.kind == "embedded" for part in card.parts):
             assert card.bytes_per_mm2 <= 6e6
 

@@ -17,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+_NOT_OURS = ("pretrained", "checkpoint", "cache_dir", "features_only", "scriptable", "exportable")
 _MLPS = ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")
 
 # What training code wraps its encoder in; the first that holds a patch embedding wins.
 _WRAPS = (
+    "visual.trunk.",
+    "module.visual.trunk.",
     "teacher.backbone.",
     "teacher_backbone.",
     "module.momentum_encoder.",
@@ -77,9 +80,12 @@ def build_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        `mlp_layer` is none of the feed-forward layers that are known.
+        `mlp_layer` is none of the feed-forward layers that are known, or an argument
+        would load something.
     """
     made = dict(kwargs)
+    if wrong := [k for k in made if k.startswith(_NOT_OURS)]:
+        raise ValueError(f"{wrong[0]} may not be given")
     mlp = made.get("mlp_layer")
     if isinstance(mlp, str):
         from timm import layers
@@ -104,6 +110,9 @@ def empty_network(name: str, kwargs: Mapping[str, Any], side: int) -> Any:
     """
     import timm
     import torch
+
+    if not timm.is_model(name):  # names with a hub in them would go and fetch
+        raise ValueError(f"timm has no network called {name!r}")
 
     def build(device: str) -> Any:
         with torch.random.fork_rng(devices=[]), torch.device(device):
@@ -184,18 +193,19 @@ def to_timm(state: Mapping[str, Any], network: Any) -> dict[str, Any]:
     network : torch.nn.Module
         The timm network that is to take it.
 
+    Raises
+    ------
+    ValueError
+        The checkpoint cuts pictures into patches of another size.
+
     Notes
     -----
     Names that belong to none of these pass through; whether they fit is the
     caller's to judge. A register without a place of its own in timm's position table
     is one whose place is added to it here, which is the same sum.
     """
-    found = _unwrap(dict(state))
-    if any(k.startswith("embeddings.") for k in found):
-        found = _from_transformers(found)
-    found = {_unchunked(k): v for k, v in found.items() if not k.startswith(_TRAINING_ONLY)}
-    if "pretext_token" in found:
-        found = _from_pathoduet(found)
+    found = plain_names(state)
+    _same_patches(found, network)
     if getattr(network, "no_embed_class", False):
         found = _registers_off_the_table(found, network)
     if getattr(network, "reg_token", None) is not None and "storage_tokens" not in found:
@@ -203,6 +213,24 @@ def to_timm(state: Mapping[str, Any], network: Any) -> dict[str, Any]:
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     fitted: dict[str, Any] = found if convert is None else convert(found, network)
     return _as_split_there(fitted, network)
+
+
+def _same_patches(state: Mapping[str, Any], network: Any) -> None:
+    """Refuse patches of another size, which timm would quietly resample."""
+    mine = state.get("patch_embed.proj.weight")
+    theirs = getattr(getattr(getattr(network, "patch_embed", None), "proj", None), "weight", None)
+    if theirs is None or mine is None or mine.ndim != 4 or mine.shape[2:] == theirs.shape[2:]:
+        return
+    raise ValueError(f"it has patches of {mine.shape[-1]} px, the network {theirs.shape[-1]} px")
+
+
+def plain_names(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint's encoder with its wrapper gone and blocks named as timm does."""
+    found = _unwrap(dict(state))
+    if any(k.startswith("embeddings.") for k in found):
+        found = _from_transformers(found)
+    found = {_unchunked(k): v for k, v in found.items() if not k.startswith(_TRAINING_ONLY)}
+    return _from_pathoduet(found) if "pretext_token" in found else found
 
 
 def _unwrap(state: dict[str, Any]) -> dict[str, Any]:

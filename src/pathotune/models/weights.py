@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune import places
 from pathotune.events import Job, Note, PathotuneError, Progress
+from pathotune.models.local_weights import remembered, shelves
 
 if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard, Weights
 
 FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 SAFE = (".safetensors",)
-TORCH = (".pt", ".pth", ".bin")
+TORCH = (".pt", ".pth", ".bin", ".torch", ".ckpt")  # read as tensors alone
 
 _offline = False
 _digests: dict[tuple[str, int, int], str] = {}
@@ -48,7 +49,7 @@ def digest(path: Path) -> str:
     return _digests[key]
 
 
-def _inside(folder: Path, revision: str | None = None) -> Path | None:
+def inside(folder: Path, revision: str | None = None) -> Path | None:
     """Return the weight file of a local model folder or of a hub's cache folder."""
     snapshots = folder / "snapshots"
     ref = folder / "refs" / (revision or "main")
@@ -79,12 +80,15 @@ def _hub_cache() -> Path:
 def _cached(weights: Weights) -> Path | None:
     """Return a hub model's file if it is on this computer; asks no network."""
     repo, revision = _hub_name(weights)
-    return _inside(_hub_cache() / f"models--{repo.replace('/', '--')}", revision)
+    return inside(_hub_cache() / f"models--{repo.replace('/', '--')}", revision)
 
 
 def _local(weights: Weights) -> Path | None:
+    if weights.kind != "embedded" and (path := remembered(weights.where)) is not None:
+        return path
     if weights.kind == "hub":
-        return _cached(weights)
+        places_here = (inside(folder) for folder in shelves(_hub_name(weights)[0]))
+        return next((p for p in places_here if p is not None), None) or _cached(weights)
     if weights.kind == "embedded":
         path = places.resources() / "weights" / weights.where
     else:
@@ -92,7 +96,7 @@ def _local(weights: Weights) -> Path | None:
         if not path.is_absolute() and weights.home is not None:
             path = weights.home / path
     if path.is_dir():
-        return _inside(path)
+        return inside(path)
     return path if path.is_file() else None
 
 
@@ -250,8 +254,15 @@ def download(card: ModelCard) -> Job[None]:
     yield Progress(len(wanted), len(wanted), "Downloading the model")
 
 
-def read_state(path: Path) -> dict[str, Any]:
+def read_state(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
     """Read a weight file into torch tensors, float32, without running foreign code.
+
+    Parameters
+    ----------
+    path : Path
+    shapes_only : bool
+        Return tensors without numbers (on torch's meta device): a file of gigabytes is
+        looked at within a moment.
 
     Raises
     ------
@@ -262,13 +273,13 @@ def read_state(path: Path) -> dict[str, Any]:
 
     import torch
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
         if path.suffix.lower() in SAFE:
-            state: Any = load_file(path)
+            state: Any = _safetensors(path, shapes_only)
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            device = "meta" if shapes_only else "cpu"
+            state = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         raise PathotuneError(
             f"{path.name} holds more than weights and is not opened: it could run foreign code.",
@@ -278,12 +289,25 @@ def read_state(path: Path) -> dict[str, Any]:
         raise PathotuneError(
             f"The weight file {path.name} is damaged or not a weight file.", "Fetch it again."
         ) from error
-    for key in ("state_dict", "model", "teacher"):
+    for key in ("state_dict", "model_state_dict", "model", "teacher"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, torch.Tensor) for v in state.values()):
+    if isinstance(state, dict):  # training code counts steps beside the weights
+        state = {k: v for k, v in state.items() if not isinstance(v, int | float | str)}
+    if not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise PathotuneError(
             f"{path.name} does not hold a plain list of weights.",
             "Ask its author for a .safetensors file.",
         )
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _safetensors(path: Path, shapes_only: bool) -> dict[str, Any]:
+    import torch
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    if not shapes_only:
+        return dict(load_file(path))
+    with safe_open(path, framework="pt") as file:
+        return {k: torch.empty(file.get_slice(k).get_shape(), device="meta") for k in file.keys()}
