@@ -98,7 +98,7 @@ class SlideDock(QWidget):
         device = QHBoxLayout()
         device.addWidget(self.device_line, 1)
         device.addWidget(self.device)
-        self.picker = BackbonePicker()
+        self.picker = BackbonePicker(self.session)
         self.picker.chosen.connect(self._on_card)
         self.network = QCollapsible("Network that reads the slide")
         self.network.addWidget(self.picker)

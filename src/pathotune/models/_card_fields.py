@@ -56,9 +56,12 @@ class Table:
         """Return true or false."""
         return bool(self._get(key, default, bool, "true or false"))
 
-    def number(self, key: str, *, above: float) -> float:
-        """Return a number greater than `above`."""
-        value = float(self._get(key, _MISSING, (int, float), "a number"))
+    def number(self, key: str, *, above: float, default: float = _MISSING) -> float:
+        """Return a number greater than `above`, or the default."""
+        found = self._get(key, default, (int, float), "a number")
+        value = float(found)
+        if found is default:
+            return value
         if not above < value < float("inf"):
             raise self.wrong(key, f"must be a number above {above:g}")
         return value

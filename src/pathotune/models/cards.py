@@ -114,6 +114,7 @@ class ModelCard:
     in tokens, of the square whose mean a probe looks at. `dims` is the number of
     features a stored token has. `size_mb` is what there is to download or to load.
     `unverified` names the facts that could not be checked against the publisher's words.
+    `slower` is the time for an area of tissue against the embedded default's; 0: not measured.
     """
 
     id: str
@@ -133,6 +134,7 @@ class ModelCard:
     url: str
     made_for: str
     unverified: str = ""
+    slower: float = 0.0
     source: Path | None = field(default=None, compare=False)
 
     @property
@@ -273,6 +275,7 @@ def read_card(path: Path, home: Path | None = None) -> ModelCard:
         url=top.text("url", ""),
         made_for=top.text("made_for", ""),
         unverified=top.text("unverified", ""),
+        slower=top.number("slower", above=0, default=0.0),
         source=path,
     )
     if card.tile_px % card.token_px:
