@@ -49,7 +49,10 @@ def group(card: ModelCard) -> str:
 
 
 class BackbonePicker(QWidget):
-    """The cards, those that are here first; `chosen` carries a card's id."""
+    """The cards, those that are here first; `chosen` carries a card's id.
+
+    The dock puts `form` where it has room to grow.
+    """
 
     chosen = Signal(str)
 
@@ -72,7 +75,7 @@ class BackbonePicker(QWidget):
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.box, self.facts, self.own, self.form):
+        for widget in (self.box, self.facts, self.own):
             column.addWidget(widget)
         self.box.activated.connect(self._on_activated)
 

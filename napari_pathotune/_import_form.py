@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
@@ -21,12 +21,14 @@ from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLineEdit,
+    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_pathotune._forms import Elided, button, heading, line, small
 from napari_pathotune._mpp_form import OBJECTIVES
+from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from napari_pathotune._session import Session
@@ -34,11 +36,13 @@ if TYPE_CHECKING:
 
 FILTER = "Weights (*.safetensors *.bin *.pth *.pt *.torch *.ckpt);;All files (*)"
 OWN = "a model of my own"
+NUMBERS = "numbers"
 USUAL = {
     "imagenet": "ImageNet's, the usual one",
     "half": "-1 to 1 (mean 0.5, deviation 0.5)",
     "clip": "CLIP's",
     "none": "none: 0 to 1 as it is",
+    NUMBERS: "numbers of its own",
 }
 
 
@@ -75,6 +79,9 @@ class ImportForm(QFrame):
         self.mpp.setToolTip("At what scale it was trained: 0.25 is 40x, 0.5 is 20x")
         self.norm = _narrow(QComboBox())
         self.norm.setToolTip("How pixels were scaled when it was trained")
+        self.numbers = QLineEdit()
+        self.numbers.setPlaceholderText("three means, three deviations")
+        self.numbers.setToolTip("Of pixels from 0 to 1: 0.70 0.54 0.66  0.22 0.26 0.21")
         self.licence = QLineEdit()
         self.licence.setPlaceholderText("MIT, own work, ...")
         self.licence.setToolTip("What its owner allows; it is shown wherever the model is chosen")
@@ -87,6 +94,10 @@ class ImportForm(QFrame):
         self.mpp.valueChanged.connect(self._refresh)
         self.name.textChanged.connect(self._refresh)
         self.licence.textChanged.connect(self._refresh)
+        self.numbers.textChanged.connect(self._refresh)
+        self._laid_out = QTimer(self)
+        self._laid_out.setSingleShot(True)
+        self._laid_out.timeout.connect(self._come_into_view)
         self.hide()
 
     def _build(self) -> None:
@@ -102,6 +113,7 @@ class ImportForm(QFrame):
         rows.addRow("Scale", self.mpp)
         rows.addRow("", picks)
         rows.addRow("Pixels", self.norm)
+        rows.addRow("", self.numbers)
         rows.addRow("Licence", self.licence)
         foot = QHBoxLayout()
         foot.addWidget(self.use)
@@ -162,6 +174,14 @@ class ImportForm(QFrame):
         self.licence.clear()
         self.show()
         self._refresh()
+        self._laid_out.start(50)  # when it has its height
+
+    def _come_into_view(self) -> None:
+        around = self.parentWidget()
+        while around is not None and not isinstance(around, QScrollArea):
+            around = around.parentWidget()
+        if around is not None:
+            around.ensureWidgetVisible(self)
 
     def close_form(self) -> None:
         """Forget the file."""
@@ -181,6 +201,8 @@ class ImportForm(QFrame):
             return "Say at how many µm/px it was trained; 0.5 is a 20x scan."
         if not self.norm.currentData():
             return "Choose how its pixels were scaled; its maker says so."
+        if self.norm.currentData() == NUMBERS and len(self.numbers.text().split()) != 6:
+            return "Type its three means and three deviations, with spaces between."
         if not self.licence.text().strip():
             return "Say under which licence you may use it."
         return ""
@@ -190,6 +212,7 @@ class ImportForm(QFrame):
 
         chosen = self.which.currentData()
         self.own.setVisible(chosen == OWN)
+        self.numbers.setVisible(self.norm.currentData() == NUMBERS)
         card = cards().get(chosen or "")
         self.terms.setVisible(card is not None)
         if card is not None:
@@ -203,13 +226,15 @@ class ImportForm(QFrame):
 
     def _answers(self) -> Answers:
         from pathotune.models.importing import Answers
-        from pathotune.models.own_cards import NORMALISATIONS
+        from pathotune.models.own_cards import normalisation
 
         chosen = self.which.currentData()
         if chosen != OWN or self.looked is None:
             return Answers(like=chosen)
         key = self.norm.currentData()
-        mean, std = NORMALISATIONS.get(key, (self.looked.mean, self.looked.std))
+        mean, std = self.looked.mean, self.looked.std
+        if key != "told":
+            mean, std = normalisation(self.numbers.text() if key == NUMBERS else key)
         name, licence = self.name.text().strip(), self.licence.text().strip()
         return Answers(name=name, mpp=self.mpp.value(), mean=mean, std=std, licence=licence)
 
@@ -217,7 +242,12 @@ class ImportForm(QFrame):
         looked = self.looked
         if looked is None:
             return
-        answers = self._answers()
+        try:
+            answers = self._answers()
+        except PathotuneError as error:
+            self.why.setText(str(error))
+            self.why.show()
+            return
 
         def start() -> Any:
             from pathotune.models.importing import import_weights

@@ -112,6 +112,7 @@ class SlideDock(QWidget):
         column.addLayout(tissue)
         column.addLayout(device)
         column.addWidget(self.network)
+        column.addWidget(self.picker.form)
         column.addStretch(1)
         column.addWidget(self.other)
 

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from pathotune.models.importing import Answers, Looked
 
 TEXT = "List the backbones, and the models that need no marks; or import a weight file."
-NORMALISATIONS = ("imagenet", "half", "clip", "none")
 OF_IMPORT = ("like", "timm", "mpp", "normalise", "licence", "name", "heads")
 
 
@@ -37,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     own.add_argument(
         "--normalise",
         metavar="WHAT",
-        help=f"{', '.join(NORMALISATIONS)}, or six numbers: three means, three deviations",
+        help="imagenet, half, clip, none, or six numbers: three means, three deviations",
     )
     own.add_argument("--licence", metavar="TEXT", help="under which licence it may be used")
     own.add_argument("--name", metavar="TEXT", help="what to call it")
@@ -77,12 +76,13 @@ def _import(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
 
 def _answers(args: argparse.Namespace, looked: Looked) -> Answers:
     from pathotune.models.importing import Answers
+    from pathotune.models.own_cards import normalisation
 
     mean, std = looked.mean, looked.std
     if args.like is not None:
         mean = std = None  # the card's
     if args.normalise is not None:
-        mean, std = _normalisation(args.normalise)
+        mean, std = normalisation(args.normalise)
     if args.like is None and args.mpp is None and looked.cards:
         raise PathotuneError(
             f"{looked.path.name} holds {looked.words}; it may be {', '.join(looked.cards)}.",
@@ -98,20 +98,3 @@ def _answers(args: argparse.Namespace, looked: Looked) -> Answers:
         licence=args.licence,
         heads=args.heads,
     )
-
-
-def _normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    from pathotune.models.own_cards import NORMALISATIONS as KNOWN
-
-    if text in KNOWN:
-        return KNOWN[text]
-    try:
-        numbers = tuple(float(v) for v in text.replace(",", " ").split())
-    except ValueError:
-        numbers = ()
-    if len(numbers) != 6:
-        raise PathotuneError(
-            f"--normalise {text!r} is neither a name nor six numbers.",
-            f"Give {', '.join(NORMALISATIONS)}, or three means and three deviations.",
-        )
-    return numbers[:3], numbers[3:]

@@ -33,6 +33,28 @@ NORMALISATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Means and deviations in use: ImageNet's, -1 to 1, OpenAI's CLIP, 0 to 1 as it is."""
 
 
+def normalisation(text: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return (mean, std) of one of `NORMALISATIONS`, or of six numbers in a line.
+
+    Raises
+    ------
+    PathotuneError
+        Neither.
+    """
+    if text in NORMALISATIONS:
+        return NORMALISATIONS[text]
+    try:
+        numbers = tuple(float(v) for v in re.split(r"[\s,;/]+", text.strip()))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 6:
+        raise PathotuneError(
+            f"{text!r} is neither the name of a normalisation nor six numbers.",
+            f"Give {', '.join(NORMALISATIONS)}, or three means and three deviations.",
+        )
+    return numbers[:3], numbers[3:]
+
+
 @dataclass(frozen=True, slots=True)
 class Answers:
     """What the user says of a file; what is None is taken from the card `like`.
