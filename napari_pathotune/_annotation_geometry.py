@@ -49,6 +49,19 @@ class Outline:
     filled: bool
 
 
+def is_ellipse(geometry: Any) -> bool:
+    """Tell whether a polygon is the upright ellipse in its box, so that its box is enough."""
+    if not isinstance(geometry, Polygon) or geometry.interiors or geometry.is_empty:
+        return False
+    xy = shapely.get_coordinates(geometry.exterior)
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    half = (high - low) / 2
+    if half.min() <= 0 or len(xy) < 9:
+        return False
+    off = np.abs(np.hypot(*((xy - (low + high) / 2) / half).T) - 1)
+    return bool(off.max() * half.max() <= max(0.02 * half.min(), 2 * TOLERANCE_PX))
+
+
 def is_points(annotation: Annotation) -> bool:
     """Tell whether the annotation is drawn as points and not as outlines."""
     return isinstance(annotation.geometry, Point | MultiPoint)
@@ -71,6 +84,9 @@ def outlines(annotation: Annotation) -> list[Outline]:
         corners = shapely.get_coordinates(geometry)[:-1, ::-1]
         if len(corners) == 4 and _is_upright(corners):
             return [Outline(0, 0, "rectangle", corners, True)]
+    if annotation.kind == "ellipse" and is_ellipse(geometry):
+        x0, y0, x1, y1 = geometry.bounds
+        return [Outline(0, 0, "ellipse", np.array([(y0, x0), (y0, x1), (y1, x1), (y1, x0)]), True)]
     found: list[Outline] = []
     for part, polygon in enumerate(_polygons(geometry)):
         rings = [polygon.exterior, *polygon.interiors]

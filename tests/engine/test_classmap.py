@@ -19,6 +19,7 @@ from scipy import ndimage
 from shapely.geometry import shape
 
 from pathotune import plugins
+from pathotune.cases.exports._pyramid import class_levels
 from pathotune.events import PathotuneError
 from pathotune.maps.classmap import ClassMap
 from pathotune.maps.outlines import outlines
@@ -125,6 +126,52 @@ def test_ome_tiff_carries_size_place_and_classes(classmap, tmp_path):
     assert 'PhysicalSizeX="7.0"' in xml and "Émail 腫" in xml and "100.5" in xml
     with open_slide(path) as slide:
         assert slide.mpp == pytest.approx(7.0)
+
+
+def test_a_large_ome_tiff_has_smaller_levels_of_classes_that_were_there(classmap, tmp_path):
+    rng = np.random.default_rng(3)
+    blobs = ndimage.gaussian_filter(rng.normal(size=(5, 1033, 701)), (0, 12, 12)).argmax(axis=0)
+    labels = blobs.astype(np.uint8)
+    labels[::7, ::5] = 1  # dust, which no level of half the size may let grow
+    labels[0, 0], labels[-1, -1] = 4, 3
+    large = replace(classmap, labels=labels, probs=None)
+    path = tmp_path / "m.ome.tif"
+    plugins.load(EXPORTS, "ome_tiff").write(path, large, None)
+    with tifffile.TiffFile(path) as file:
+        assert len(file.series) == 1 and len(file.pages) == 1
+        levels = [level.asarray() for level in file.series[0].levels]
+        assert file.pages[0].photometric == tifffile.PHOTOMETRIC.MINISBLACK
+        assert all(page.subfiletype == 1 for page in file.pages[0].pages)
+        subs = [page.tags.get("ImageDescription") for page in file.pages[0].pages]
+    assert [level.shape for level in levels] == [(1033, 701), (517, 351), (259, 176), (130, 88)]
+    assert subs == [None] * 3 and np.array_equal(levels[0], labels)
+    for number, level in enumerate(levels[1:], 1):
+        side = 2**number
+        for row, col in [(0, 0), (11, 17), (100, 80), (level.shape[0] - 1, level.shape[1] - 1)]:
+            block = labels[row * side : (row + 1) * side, col * side : (col + 1) * side]
+            most = np.bincount(block.ravel(), minlength=5)
+            assert most[level[row, col]] == most.max()
+        plain = np.isin(level, np.unique(labels)).all()
+        shares = [np.bincount(a.ravel(), minlength=5) / a.size for a in (labels, level)]
+        assert plain and shares[1][1] <= shares[0][1]
+    with open_slide(path) as slide:
+        assert [(found.height, found.width) for found in slide.levels][:2] == [
+            (1033, 701),
+            (517, 351),
+        ]
+        assert np.array_equal(
+            slide.read_level(0, 100, 200, 50, 40)[..., 0], labels[200:240, 100:150]
+        )
+
+
+def test_a_spot_of_a_smaller_level_prefers_an_answer_to_none():
+    labels = np.zeros((600, 600), np.uint8)
+    labels[::2] = 2  # as much as there is of no answer
+    (half, _) = class_levels(labels, 2)
+    assert (half == 2).all()
+    labels[0, 0] = 0
+    assert next(class_levels(labels, 2))[0, 0] == 0
+    assert list(class_levels(labels[:256, :256], 2)) == []
 
 
 def test_geojson_opens_as_annotations_with_holes(classmap, tmp_path):

@@ -1,7 +1,9 @@
 """The class map as OME-TIFF: class numbers with um/px, for any image program.
 
 uint8, 0 for no answer and 1..n in the order of the classes, which the metadata
-names with their colours; where the map lies on the slide stands beside them.
+names with their colours; where the map lies on the slide stands beside them. A
+map longer than a tile carries smaller levels, so that programs that zoom need
+not read all of it; in each a spot is the class of most of what it covers.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathotune.cases.exports._common import RESEARCH_USE, put
+from pathotune.cases.exports._pyramid import class_levels, depth
 from pathotune.maps.classmap import ClassMap
 
 if TYPE_CHECKING:
@@ -51,13 +54,13 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
     content = json.dumps(about, sort_keys=True).encode() + thing.labels.tobytes()
     # tifffile's own choice holds the network address of this computer, and differs every time
     name = uuid.UUID(bytes=hashlib.sha256(content).digest()[:16], version=4)
+    kept = {"photometric": "minisblack", "compression": "zlib", "tile": (256, 256)}
     memory = io.BytesIO()
     with tifffile.TiffWriter(memory, ome=True) as out:
         out.write(
             np.ascontiguousarray(thing.labels),
-            photometric="minisblack",
-            compression="zlib",
-            tile=(256, 256),
+            **kept,
+            subifds=depth(thing.labels.shape),
             resolution=(1e4 / thing.mpp, 1e4 / thing.mpp),
             resolutionunit="CENTIMETER",
             metadata={
@@ -71,4 +74,6 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
                 "MapAnnotation": {"Namespace": "napari-pathotune/classmap", **pairs},
             },
         )
+        for level in class_levels(thing.labels, len(thing.classes)):
+            out.write(level, **kept, subfiletype=1, metadata=None)
     return put(path, memory.getvalue())
