@@ -219,7 +219,7 @@ class AnnotateDock(QWidget):
             self.notice.warn(failure.message, failure.hint)
 
     def _on_tool(self, tool: str) -> None:
-        if tool in {"brush", "polygon", "lasso", "rectangle", "point"}:
+        if tool in {"brush", "polygon", "lasso", "rectangle", "ellipse", "point"}:
             self._last_tool = tool
         self._say_next()
 

@@ -66,7 +66,7 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
             ),
             Binding(
                 ("Shift+P",),
-                "lasso: draw round a region",
+                "lasso: draw round a region freehand",
                 naparis="activate_add_polygon_lasso_mode",
             ),
             Binding(

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtGui import QPalette
 from qtpy.QtWidgets import (
     QButtonGroup,
     QGridLayout,
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_pathotune._forms import listen
 from napari_pathotune._pen import PEN_SIZES_UM
+from napari_pathotune._tool_icons import SIDE, icon
 
 if TYPE_CHECKING:
     from napari_pathotune._pen import Pen
@@ -34,14 +36,20 @@ TOOLS = (
         "P",
         "Click the corners. Enter or a double-click ends it, Esc drops it.",
     ),
-    ("lasso", "Lasso", "Shift+P", "Draw round the region with the button held."),
+    ("lasso", "Lasso", "Shift+P", "Draw round the region freehand, with the button held."),
     ("rectangle", "Box", "R", "Drag from corner to corner."),
+    ("ellipse", "Ellipse", "E", "Drag from corner to corner of its box; with Shift a circle."),
     ("point", "Point", "", "Click on a cell or a small spot."),
     ("select", "Select", "S", "Click a region to move, resize, re-class (1-9) or delete it."),
-    ("corners", "Corners", "D", "Drag a corner. I inserts one, X takes one away."),
+    (
+        "corners",
+        "Corners",
+        "D",
+        "Drag a corner. I inserts one, X takes one away. Ellipses have none.",
+    ),
     ("pan", "Move", "Z", "Drag to move the slide, scroll to zoom."),
 )
-COLUMNS = 4
+COLUMNS = 3  # drawn by hand, set down, changed: a row each
 
 
 class ToolBar(QWidget):
@@ -58,6 +66,7 @@ class ToolBar(QWidget):
             button = QPushButton()
             button.setText(label)
             button.setMinimumWidth(0)
+            button.setIconSize(QSize(SIDE, SIDE))
             button.setCheckable(True)
             button.setFocusPolicy(Qt.FocusPolicy.TabFocus)
             button.setToolTip(f"{how}  ({key})" if key else how)
@@ -98,6 +107,22 @@ class ToolBar(QWidget):
         )
         self._on_tool(pen.tool)
         self._on_pen()
+
+    def changeEvent(self, event: Any) -> None:
+        """Draw the icons anew when the theme changes."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.StyleChange, QEvent.Type.PaletteChange):
+            self._draw_icons()
+
+    def showEvent(self, event: Any) -> None:
+        """Draw the icons once the theme is known."""
+        super().showEvent(event)
+        self._draw_icons()
+
+    def _draw_icons(self) -> None:
+        for tool, button in self.buttons.items():
+            colour = button.palette().color(QPalette.ColorRole.ButtonText)
+            button.setIcon(icon(tool, colour, self.devicePixelRatioF()))
 
     def allow(self, why_not: str) -> None:
         """Switch the drawing tools on, or off with the reason in their tooltips."""

@@ -96,3 +96,23 @@ def test_napari_shapes_become_kinds():
     assert kind == "ellipse" and ellipse.area == pytest.approx(np.pi * 20 * 15, rel=0.01)
     kind, line, width = drawn(corners[:2], "line", 30.0)
     assert kind == "stroke" and width == 30.0 and line.length == 40
+
+
+def test_only_what_is_an_upright_ellipse_is_drawn_as_one():
+    from shapely import affinity
+    from shapely.geometry import Point, Polygon, box
+
+    from napari_pathotune._annotation_geometry import is_ellipse, outlines
+
+    circle = Point(500, 300).buffer(100, quad_segs=16)
+    flat = affinity.scale(circle, 1.0, 0.2)
+    assert is_ellipse(circle) and is_ellipse(flat)
+    assert not is_ellipse(affinity.rotate(flat, 20))
+    assert not is_ellipse(circle.difference(box(480, 280, 520, 320)))
+    assert not is_ellipse(circle.union(box(400, 380, 500, 400)))
+    assert not is_ellipse(Polygon())
+    reshaped = mark(affinity.rotate(flat, 20), "ellipse")
+    assert [o.shape_type for o in outlines(reshaped)] == ["polygon"]
+    (shown,) = outlines(mark(flat, "ellipse"))
+    assert shown.shape_type == "ellipse" and len(shown.vertices) == 4
+    assert np.array_equal(shown.vertices.min(axis=0), np.array(flat.bounds)[[1, 0]])

@@ -38,10 +38,10 @@ def in_step(desk):
         ]
         assert len(found) == 1
         vertices = shown.layer.data[found[0]]
-        if desk.marks.get(id_).kind != "ellipse":
-            # The order of the corners is napari's where the hand drew them.
-            for corner in outline.vertices:
-                assert np.abs(vertices - corner).max(axis=1).min() < 0.05
+        assert shown.layer.shape_type[found[0]] == outline.shape_type
+        # The order of the corners is napari's where the hand drew them.
+        for corner in outline.vertices:
+            assert np.abs(vertices - corner).max(axis=1).min() < 0.05
         name = desk.marks.get(id_).class_name
         if name in colours:
             np.testing.assert_allclose(
@@ -68,6 +68,34 @@ def test_a_rectangle_by_hand_is_one_annotation_when_the_button_is_lifted(desk):
     assert only.kind == "rectangle" and only.class_name == "Tumour"
     assert np.allclose(only.geometry.bounds, (300, 200, 500, 400), atol=PIXEL)
     in_step(desk)
+
+
+def test_an_ellipse_is_one_through_undo_file_and_stretching(desk, tmp_path):
+    from pathotune.marks.geojson import read_geojson, write_geojson
+
+    desk.pen.take("ellipse")
+    desk.drag((300, 200), (400, 300), (500, 400))
+    (only,) = desk.marks.items
+    assert only.kind == "ellipse"
+    assert np.allclose(only.geometry.bounds, (300, 200, 500, 400), atol=PIXEL)
+    assert only.geometry.area == pytest.approx(np.pi * 100 * 100, rel=0.02)
+    in_step(desk)
+    desk.marks.undo()
+    desk.marks.redo()
+    in_step(desk)
+    write_geojson(tmp_path / "e.geojson", desk.marks)
+    (back,) = read_geojson(tmp_path / "e.geojson").items
+    assert back.kind == "ellipse"
+    desk.marks.clear()
+    desk.marks.add(back)
+    in_step(desk)
+    layer = desk.board.regions.layer
+    assert layer.shape_type == ["ellipse"]
+    stretched = np.array(layer.data[0]) * [1, 2]
+    layer.data = [(stretched, "ellipse")]
+    desk.board.regions._take_edited([0])
+    (wide,) = desk.marks.items
+    assert wide.kind == "ellipse" and wide.geometry.area == pytest.approx(2 * only.geometry.area)
 
 
 def test_a_slip_of_the_hand_leaves_nothing(desk):
