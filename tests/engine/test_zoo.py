@@ -7,6 +7,9 @@ whole network without a head; prefix tokens are class and register tokens.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -137,3 +140,32 @@ def test_every_card_says_what_a_user_must_know():
             assert "research" in card.licence or "commercial" in card.licence
     hubs = [w.where for c in ALL.values() for w in c.weights if w.kind == "hub"]
     assert len(hubs) == len(set(hubs))
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def cells(card) -> str:
+    """Return the beginning of the card's row in the guide."""
+    time = f"{card.slower:g}" if card.slower else ""
+    gate = "yes" if card.gated else "no"
+    return f"| `{card.id}` | {card.licence} | {gate} | {card.size_mb:,.0f} MB | {time} | "
+
+
+@pytest.mark.parametrize("card_id", sorted(SHIPPED))
+def test_the_guide_says_what_the_card_says(card_id):
+    lines = PAGE.read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith(f"| `{card_id}` |")]
+    card = ALL[card_id]
+    assert len(rows) == 1
+    assert rows[0].startswith(cells(card))
+    assert len(rows[0].removeprefix(cells(card)).strip(" |")) > 15  # when to choose it
+    doubts = [line for line in lines if line.startswith(f"- `{card_id}`: ")]
+    assert doubts == ([f"- `{card_id}`: {card.unverified}."] if card.unverified else [])
+
+
+def test_the_guide_has_no_card_that_does_not_ship():
+    text = PAGE.read_text(encoding="utf-8")
+    assert (
+        set(re.findall(r"^\| `([a-z0-9-]+)` \| .*(?:yes|no) \| [\d,]+ MB", text, re.M)) == SHIPPED
+    )
