@@ -183,7 +183,12 @@ class SlideDock(QWidget):
         card = cards()[card_id]
         self._carded = None
         self._refresh_model()  # stays on the one in use until there is a yes
-        if not card.needs_download:
+        if not card.here and not card.needs_download and card.shipped:
+            self.notice.warn(
+                f"{card.name} lies on no hub; its owners hand the file out themselves.",
+                f"Fetch it from {card.url}, then choose Use a weight file...",
+            )
+        elif not card.needs_download:
             self.session.set_card(card_id)
         elif facts.offline():
             self.notice.warn(

@@ -43,6 +43,14 @@ def test_damaged_and_missing_weights_are_found(tiny_folder):
     assert tiny.ok and "whole" in tiny.text
 
 
+def test_networks_that_nobody_has_to_have_are_one_line():
+    findings = doctor._models()
+    assert all(f.ok for f in findings)
+    (more,) = [f for f in findings if "more networks" in f.text]
+    assert int(more.text.split()[0]) > 30
+    assert not [f for f in findings if "PathoDuet" in f.text or "UNI" in f.text]
+
+
 def test_a_card_that_is_wrong_is_a_finding_not_a_crash():
     (cards.user_folder() / "bad.toml").write_text("name = ")
     findings = doctor.checkup()

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from pathotune import cli
 from pathotune.events import PathotuneError, drain
-from pathotune.models import cards
+from pathotune.models import cards, weights
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import load_backbone
 from pathotune.models.importing import Answers, import_weights, look
@@ -172,6 +172,24 @@ def test_a_share_laid_out_as_the_hub_leaves_it_is_searched(tmp_path, monkeypatch
     assert cards.card("lunit-dino-s16").here
 
 
+def test_a_model_of_no_hub_says_where_it_comes_from():
+    with pytest.raises(PathotuneError, match=r"lies on no hub.*openmedlab.*--like pathoduet-he"):
+        load_backbone(cards.card("pathoduet-he"))
+
+
+def test_the_digest_of_a_large_file_is_kept_for_the_next_start(own, monkeypatch):
+    monkeypatch.setattr(weights, "_LARGE", 1)
+    monkeypatch.setattr(weights, "_digests", {})
+    true = weights.digest(own)
+    weights._digests.clear()
+    monkeypatch.setattr(weights.hashlib, "file_digest", None)  # would fail if it were read
+    assert weights.digest(own) == true
+    monkeypatch.undo()
+    weights._digests.clear()
+    own.write_bytes(own.read_bytes() + b" ")
+    assert weights.digest(own) != true
+
+
 def test_cards_cannot_make_timm_fetch_or_load(tmp_path, own):
     drain(import_weights(drain(look(own)), answers()))
     path = cards.user_folder() / "ours.toml"
@@ -197,6 +215,9 @@ def test_the_command_line_imports(own, vit_s, capsys):
     rows = {row["id"]: row for row in json.loads(capsys.readouterr().out)["models"]}
     assert rows["kaiko-s16"]["here"] and rows["ours"]["here"] and not rows["uni"]["here"]
     assert rows["uni"]["gated"] and "CC-BY-NC-ND" in rows["uni"]["licence"]
+    assert cli.main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) < 60 and any(n.split()[:2] == ["kaiko-s16", "here"] for n in lines)
     assert cli.main(["models", "--import", str(vit_s)]) == 2
     assert "Say which with --like" in capsys.readouterr().err
     assert cli.main(["models", "--mpp", "0.5"]) == 2

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pathotune.commands._common import STORY
 from pathotune.events import PathotuneError, drain
 
 if TYPE_CHECKING:
@@ -53,7 +54,21 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.models.cards import cards
 
     ready = [{"id": m.key, "name": m.name, "made_for": m.made_for} for m in ready_models()]
-    return {"models": [_told(card) for card in cards().values()], "ready": ready}
+    told = [_told(card) for card in cards().values()]
+    return {STORY: _story(told, ready), "models": told, "ready": ready}
+
+
+def _story(models: list[dict[str, Any]], ready: list[dict[str, str]]) -> str:
+    """Return a line a model, for people."""
+    width = max(len(row["id"]) for row in models)
+    lines = []
+    for row in models:
+        where = "here" if row["here"] else ("gated" if row["gated"] else "")
+        size = f"{row['size_mb']:,.0f} MB"
+        lines.append(f"{row['id']:<{width}}  {where:<5}  {size:>8}  {row['licence']}")
+    lines += ["", "Ready models, which need no marks:"]
+    lines += [f"{row['id']:<{width}}  {row['made_for']}" for row in ready]
+    return "\n".join([*lines, "", "`pathotune models --json` says everything about each."])
 
 
 def _told(card: ModelCard) -> dict[str, Any]:

@@ -165,6 +165,11 @@ class ModelCard:
         return any(w.kind == "hub" and not present(w) for w in self.weights)
 
     @property
+    def shipped(self) -> bool:
+        """Whether the card came with the program, so that nobody has to have its weights."""
+        return self.source is not None and self.source.parent == places.resources() / "models"
+
+    @property
     def here(self) -> bool:
         """Whether all weights are on this computer."""
         from pathotune.models.weights import present

@@ -159,9 +159,12 @@ def _readers() -> list[Finding]:
 
 
 def _models() -> list[Finding]:
-    found = []
+    found, elsewhere = [], 0
     for card in cards.cards().values():
         try:
+            if card.shipped and not card.here and card.parts[0].weights.kind != "embedded":
+                elsewhere += 1
+                continue
             if card.needs_download:
                 gate = ", gated" if card.gated else ""
                 text = f"{card.name}: not downloaded ({card.size_mb:.0f} MB, {card.licence}{gate})."
@@ -172,6 +175,8 @@ def _models() -> list[Finding]:
             found.append(Finding("model", True, f"{card.name}: the weights are here and whole."))
         except PathotuneError as error:
             found.append(Finding("model", False, f"{card.name}: {error.message}", error.hint))
+    text = f"{elsewhere} more networks are known; `pathotune models` says where they are from."
+    found.append(Finding("models", True, text))
     found.append(Finding("cards", True, f"Your own model cards go into {cards.user_folder()}."))
     if cards.DEFAULT_ID not in cards.cards():
         text = f"The default model {cards.DEFAULT_ID!r} is not there."

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from pathotune import places
@@ -24,8 +25,11 @@ def _book() -> Path:
     return places.data_dir() / "models" / "weights.json"
 
 
-def _entries() -> dict[str, str]:
-    book = _book()
+def _digests() -> Path:
+    return places.cache_dir() / "digests.json"
+
+
+def _entries(book: Path) -> dict[str, str]:
     try:
         when = book.stat().st_mtime_ns
         if _read.get(book, (0, {}))[0] != when:
@@ -37,22 +41,36 @@ def _entries() -> dict[str, str]:
     return _read[book][1]
 
 
+def _write(book: Path, key: str, value: str) -> None:
+    book.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(_entries(book) | {key: value}, indent=2, sort_keys=True)
+    beside = book.with_suffix(".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(book)
+    _read.pop(book, None)
+
+
 def remembered(where: str) -> Path | None:
     """Return the file that stands for a card's `where`, if it was imported and is there."""
-    found = _entries().get(where)
+    found = _entries(_book()).get(where)
     path = None if found is None else Path(found)
     return path if path is not None and path.is_file() else None
 
 
 def remember(where: str, path: Path) -> None:
     """Let a card find its weights in this file from now on."""
-    book = _book()
-    book.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(_entries() | {where: str(path.resolve())}, indent=2, sort_keys=True)
-    beside = book.with_suffix(".part")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(book)
-    _read.pop(book, None)
+    _write(_book(), where, str(path.resolve()))
+
+
+def noted_digest(key: tuple[str, int, int]) -> str | None:
+    """Return the sha256 noted for a file of this path, size and time."""
+    return _entries(_digests()).get(" ".join(map(str, key)))
+
+
+def note_digest(key: tuple[str, int, int], digest: str) -> None:
+    """Note a large file's sha256 for the next start; where that cannot be, it is read again."""
+    with suppress(OSError):
+        _write(_digests(), " ".join(map(str, key)), digest)
 
 
 def shelves(repo: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune import places
 from pathotune.events import Job, Note, PathotuneError, Progress
-from pathotune.models.local_weights import remembered, shelves
+from pathotune.models.local_weights import note_digest, noted_digest, remembered, shelves
 
 if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard, Weights
@@ -24,6 +24,7 @@ FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
 SAFE = (".safetensors",)
 TORCH = (".pt", ".pth", ".bin", ".torch", ".ckpt")  # read as tensors alone
 
+_LARGE = 200 << 20  # bytes; smaller files are read within a moment
 _offline = False
 _digests: dict[tuple[str, int, int], str] = {}
 
@@ -40,12 +41,22 @@ def is_offline() -> bool:
 
 
 def digest(path: Path) -> str:
-    """Return a file's sha256; read once as long as size and time stay."""
+    """Return a file's sha256; read once as long as size and time stay.
+
+    Reading gigabytes takes a quarter of a minute, so the digest of a large file is also
+    kept for the next start of the program.
+    """
     stat = path.stat()
     key = (str(path.resolve()), stat.st_size, stat.st_mtime_ns)
     if key not in _digests:
-        with path.open("rb") as file:
-            _digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
+        large = stat.st_size > _LARGE
+        known = noted_digest(key) if large else None
+        if known is None:
+            with path.open("rb") as file:
+                known = hashlib.file_digest(file, "sha256").hexdigest()
+            if large:
+                note_digest(key, known)
+        _digests[key] = known
     return _digests[key]
 
 
@@ -120,6 +131,13 @@ def _absent(weights: Weights, card: ModelCard | None) -> PathotuneError:
         return PathotuneError(
             f"The weights {weights.where} that ship with the program are missing.",
             "Install napari-pathotune again.",
+        )
+    if weights.kind == "file" and card is not None and card.shipped:
+        return PathotuneError(
+            f"{card.name} is not on this computer, and it lies on no hub. Its owners hand the "
+            f"file out themselves ({card.url}).",
+            "Fetch the file, then choose Use a weight file... in the Slide dock, or run "
+            f"`pathotune models --import FILE --like {card.id}`.",
         )
     if weights.kind == "file":
         name = weights.where if card is None else f"{card.name} ({weights.where})"
@@ -219,15 +237,15 @@ def resolve(weights: Weights, card: ModelCard, allow_download: bool = False) -> 
             "Use a .safetensors file; opening other formats could run foreign code.",
         )
     try:
-        found = digest(path)
+        found = digest(path) if weights.sha256 is not None else None
     except OSError as error:
         raise PathotuneError(
             f"The weights of {card.name} cannot be read: {error}.", "Check the file and its rights."
         ) from error
-    if weights.sha256 is not None and found != weights.sha256:
+    if found is not None and found != weights.sha256:
         raise PathotuneError(
             f"{path.name} is not the weight file that {card.name} was described with "
-            f"(its sha256 begins with {found[:12]}, expected {weights.sha256[:12]}).",
+            f"(its sha256 begins with {found[:12]}, expected {str(weights.sha256)[:12]}).",
             "Fetch the file again: it may be damaged or another version.",
         )
     return path
