@@ -42,7 +42,7 @@ def backbone() -> str:
 
 
 def device() -> str:
-    """Return "auto", "cpu" or "cuda"."""
+    """Return "auto", "cpu", "cpu-f32" or "cuda"."""
     return str(_get("computing", "device", "auto"))
 
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from napari_pathotune._bus import Activity, Failure
     from pathotune.models.cards import ModelCard
 
-DEVICES = {"auto": "Automatic", "cpu": "CPU", "cuda": "CUDA"}
+DEVICES = {"auto": "Automatic", "cpu": "CPU", "cpu-f32": "CPU, exact", "cuda": "CUDA"}
 
 
 class SlideDock(QWidget):
@@ -93,7 +93,10 @@ class SlideDock(QWidget):
         self.device = QComboBox()
         for key, text in DEVICES.items():
             self.device.addItem(text, key)
-        self.device.setToolTip("Where features are computed")
+        self.device.setToolTip(
+            "Where features are computed. Exact: in 32 bits, slower; otherwise in 16 where the "
+            "features hardly change."
+        )
         self.device.activated.connect(lambda i: self.session.set_device(self.device.itemData(i)))
         device = QHBoxLayout()
         device.addWidget(self.device_line, 1)

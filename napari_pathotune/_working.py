@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFound:
-    """Where it is computed, for people: "CPU, 2 cores"."""
+    """Where it is computed, for people: "CPU (bf16), 2 cores"."""
 
     name: str
 

@@ -20,6 +20,14 @@ def own_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_compiled(tmp_path_factory):
+    """Convert a network once a session, away from the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATHOTUNE_COMPILED", str(tmp_path_factory.getbasetemp() / "compiled"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of development data, or skip."""

@@ -52,7 +52,7 @@ def _shared() -> _Parser:
     shared = _Parser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print one JSON object")
     shared.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
-    shared.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    shared.add_argument("--device", choices=("auto", "cpu", "cpu-f32", "cuda"), default="auto")
     shared.add_argument("--offline", action="store_true", help="never use the network")
     return shared
 

@@ -19,7 +19,8 @@ def tiles(n: int):
 
 def test_auto_takes_the_fastest_and_the_cpu_is_always_there():
     found = runtime.devices()
-    assert found[-1].key == "cpu" and "cores" in found[-1].name
+    (cpu,) = [d for d in found if d.key == "cpu"]
+    assert cpu.name.startswith("CPU (") and "core" in cpu.name
     assert runtime.pick_device("auto") == found[0].key
     assert runtime.pick_device("cpu") == "cpu"
 
@@ -39,7 +40,7 @@ def test_a_cuda_device_is_preferred_and_its_batch_follows_free_memory(monkeypatc
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"Card {i}")
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: Facts)
-    assert [d.key for d in runtime.devices()] == ["cuda", "cuda:1", "cpu"]
+    assert [d.key for d in runtime.devices()][:3] == ["cuda", "cuda:1", "cpu"]
     assert runtime.pick_device("auto") == runtime.pick_device("cuda:0") == "cuda"
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda d: (8 << 30, 8 << 30))
     assert 32 <= runtime.batch_size("cuda") <= 64

@@ -5,11 +5,13 @@ gives feature maps with their grid: prefix tokens are counted by timm, never
 assumed, and maps laid out channels-last come back channels-first. The maps are
 brought to the card's token grid, joined, cut to the tile's core and projected.
 Batches have one fixed shape, so that a tile's tokens do not depend on what
-happens to share its batch.
+happens to share its batch. What runs the networks is an engine (`engines`).
 """
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,18 +19,24 @@ import numpy as np
 from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
+from pathotune.models.engines.eager import EagerEngine
 from pathotune.models.families import empty_network, fill, misfit, to_timm
 from pathotune.models.weights import is_offline, read_state, resolve, set_offline
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from numpy.typing import NDArray
 
     from pathotune.models.cards import ModelCard, Part
+    from pathotune.models.engines import Engine
 
 __all__ = ["Backbone", "is_offline", "load_backbone", "set_offline"]
 
 
-def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = False) -> Backbone:
+def load_backbone(
+    card: ModelCard, device: str = "cpu", allow_download: bool = False, fast: bool = False
+) -> Backbone:
     """Build the frozen networks of a card with their checked weights.
 
     Parameters
@@ -38,6 +46,9 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
         As `runtime.pick_device` returns it, or "auto".
     allow_download : bool
         The user agreed to fetch this model; the offline switch overrules it.
+    fast : bool
+        Let the fastest engine run it that gives the same answers (`engines.choice`);
+        otherwise torch in 32 bits, which `check` has seen working.
 
     Raises
     ------
@@ -46,10 +57,18 @@ def load_backbone(card: ModelCard, device: str = "cpu", allow_download: bool = F
         the architecture; the architecture is unknown to timm.
     """
     device = runtime.pick_device(device)
-    networks, projection = load_networks(card, device, allow_download)
-    backbone = Backbone(card, device, networks, projection)
-    backbone.check()
-    return backbone
+
+    def load() -> tuple[list[Any], dict[str, Any] | None]:
+        networks, projection = load_networks(card, device, allow_download)
+        Backbone(card, device, networks, projection).check()
+        return networks, projection
+
+    if not fast:
+        return Backbone(card, device, *load())
+    from pathotune.models.engines.choice import choose
+
+    engine, notes = choose(card, device, load)
+    return Backbone(card, device, [], None, engine, notes)
 
 
 def load_networks(
@@ -60,6 +79,7 @@ def load_networks(
     What tunes a network changes it in place, so nobody else may hold it. Raises as
     `load_backbone`.
     """
+    device = runtime.split(device)[0]
     files = [resolve(part.weights, card, allow_download) for part in card.parts]
     projection_file = card.projection and resolve(card.projection, card, allow_download)
     import_timm()
@@ -125,18 +145,32 @@ class Backbone:
     projection : dict or None
         Tensors "basis" (C, D), and optionally "mean" (C,) and "scale" (D,): tokens
         become ``((x - mean) @ basis) / scale``.
+    engine : Engine, optional
+        What runs them; by default torch in 32 bits.
+    notes : iterable of Note
+        What the user should know already.
     """
 
     def __init__(
-        self, card: ModelCard, device: str, networks: list[Any], projection: dict[str, Any] | None
+        self,
+        card: ModelCard,
+        device: str,
+        networks: list[Any],
+        projection: dict[str, Any] | None,
+        engine: Engine | None = None,
+        notes: Iterable[Note] = (),
     ) -> None:
         self.card = card
         self.device = device
         self.batch = runtime.batch_size(device, card.tile_px)
         self._networks = networks
         self._projection = projection
-        self._notes: list[Note] = []
+        self._notes: list[Note] = list(notes)
         self._check_projection()
+        where = runtime.split(device)[0]
+        self.engine = engine or EagerEngine(card, where, networks, projection)
+        self._lanes: ThreadPoolExecutor | None = None
+        self._own = threading.local()
 
     def _check_projection(self) -> None:
         if self._projection is None:
@@ -184,6 +218,25 @@ class Backbone:
         """Return the tokens of whole tiles, halo included: (B, T, T, D) float32."""
         return self._run(tiles, 0)
 
+    def start(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
+        """Begin with a batch and return at once; what comes back waits for its `tokens`.
+
+        The batches of one caller are computed in order, as many at a time as the
+        engine has lanes.
+        """
+        if self._lanes is None:
+            self._lanes = ThreadPoolExecutor(self.engine.lanes, "pathotune-model")
+        threads = runtime.threads_here()
+
+        def work() -> NDArray[np.float32]:
+            self._own.threads = threads  # the caller's share of the cores, not this thread's
+            return self.tokens(tiles)
+
+        return self._lanes.submit(work).result
+
+    def _threads(self) -> int:
+        return int(getattr(self._own, "threads", 0)) or runtime.threads_here()
+
     def _run(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
         side = self.card.tile_px
         if tiles.ndim != 4 or tiles.shape[1:] != (side, side, 3) or tiles.dtype != np.uint8:
@@ -219,42 +272,13 @@ class Backbone:
         )
 
     def _forward(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
-        import torch
-
-        with torch.inference_mode():
-            pixels = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device)
-            pixels = pixels.permute(0, 3, 1, 2).float().div_(255.0)
-            maps = [
-                m
-                for part, network in zip(self.card.parts, self._networks, strict=True)
-                for m in part_maps(part, network, pixels, self.card.tokens)
-            ]
-            if crop:
-                maps = [m[:, :, crop:-crop, crop:-crop] for m in maps]
-            x = torch.cat(maps, dim=1).permute(0, 2, 3, 1)
-            if self._projection is not None:
-                x = self._project(x)
-            if x.shape[-1] != self.card.dims:
-                raise PathotuneError(
-                    f"{self.card.name} gives {x.shape[-1]} features, its card says "
-                    f"{self.card.dims}.",
-                    f"Set dims = {x.shape[-1]} in {self.card.source or self.card.id}.",
-                )
-            result: NDArray[np.float32] = x.float().contiguous().cpu().numpy()
-            return result
-
-    def _project(self, x: Any) -> Any:
-        projection = self._projection or {}
-        if x.shape[-1] != projection["basis"].shape[0]:
+        x = self.engine.run(tiles, self._threads())
+        if x.shape[-1] != self.card.dims:
             raise PathotuneError(
-                f"The projection of {self.card.name} expects {projection['basis'].shape[0]} "
-                f"channels, its parts give {x.shape[-1]}.",
-                "The card's taps and its projection do not belong together.",
+                f"{self.card.name} gives {x.shape[-1]} features, its card says {self.card.dims}.",
+                f"Set dims = {x.shape[-1]} in {self.card.source or self.card.id}.",
             )
-        if "mean" in projection:
-            x = x - projection["mean"]
-        x = x @ projection["basis"]
-        return x / projection["scale"] if "scale" in projection else x
+        return x[:, crop:-crop, crop:-crop] if crop else x
 
 
 def normalised(part: Part, pixels: Any) -> Any:
@@ -264,7 +288,10 @@ def normalised(part: Part, pixels: Any) -> Any:
 
     side = part.input_px
     if side is not None and side != pixels.shape[-1]:
-        pixels = functional.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+        smaller = side < pixels.shape[-1]  # where it enlarges, the filter costs time for nothing
+        pixels = functional.interpolate(
+            pixels, size=(side, side), mode="bilinear", antialias=smaller
+        )
     mean = torch.tensor(part.mean, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(part.std, device=pixels.device).view(1, 3, 1, 1)
     return (pixels - mean) / std

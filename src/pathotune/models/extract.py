@@ -52,7 +52,7 @@ def backbone_for(card: ModelCard, device: str = "auto", allow_download: bool = F
         key = (card.hash(), pick_device(device))
         if key not in _loaded:
             _loaded.clear()  # before loading: two at a time may not fit
-            _loaded[key] = load_backbone(card, key[1], allow_download)
+            _loaded[key] = load_backbone(card, key[1], allow_download, fast=True)
         return _loaded[key]
 
 

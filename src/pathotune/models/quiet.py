@@ -20,9 +20,17 @@ import os
 import sys
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 # In the order in which they need one another; the first only on CUDA builds.
-_LIBRARIES = ("libc10.so", "libtorch_cpu.so", "libc10_cuda.so", "libtorch_cuda.so", "libtorch.so")
+_LIBRARIES = (
+    "libc10.so",
+    "libtorch_cpu.so",
+    "libc10_cuda.so",
+    "libtorch_cuda.so",
+    "libtorch.so",
+    "libtorch_python.so",
+)
 _RTLD_GLOBAL = getattr(os, "RTLD_GLOBAL", 0)
 # Drawing a frame takes the lock back after each of dozens of calls to the graphics library; at
 # Python's usual 5 ms a turn, an import would make one frame last a quarter of a second.
@@ -30,20 +38,26 @@ _TURN_S = 0.0005
 _lock = Lock()
 
 
-def _map_libraries() -> None:
-    """Map torch's shared libraries while other threads run; a miss only costs time."""
-    spec = importlib.util.find_spec("torch")
+def _folder(package: str, inside: str) -> Path:
+    """Return a folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        return
-    folder = Path(next(iter(spec.submodule_search_locations))) / "lib"
+        return Path(os.devnull)
+    return Path(next(iter(spec.submodule_search_locations))) / inside
+
+
+def _map(folder: Path, names: tuple[str, ...], shared: int) -> None:
+    """Map libraries while other threads run; a miss only costs time.
+
+    The first `shared` of them show their symbols to all that come later.
+    """
     # ctypes' own loader keeps the lock; a call of dlopen as a foreign function does not.
     dlopen = ctypes.CDLL(None).dlopen
     dlopen.restype = ctypes.c_void_p
     dlopen.argtypes = [ctypes.c_char_p, ctypes.c_int]
-    for name in (*_LIBRARIES, "libtorch_python.so"):
-        library = folder / name
-        if library.is_file():
-            mode = os.RTLD_LAZY | (_RTLD_GLOBAL if name == "libc10.so" else 0)
+    for number, name in enumerate(names):
+        for library in folder.glob(name):
+            mode = os.RTLD_LAZY | (_RTLD_GLOBAL if number < shared else 0)
             dlopen(os.fsencode(library), mode)
 
 
@@ -63,7 +77,7 @@ def import_torch(*modules: str) -> None:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if "torch" not in sys.modules and sys.platform.startswith("linux"):
             with contextlib.suppress(OSError, AttributeError):
-                _map_libraries()
+                _map(_folder("torch", "lib"), _LIBRARIES, 1)
         was_on, turns = gc.isenabled(), sys.getswitchinterval()
         gc.disable()
         sys.setswitchinterval(_TURN_S)
@@ -75,6 +89,25 @@ def import_torch(*modules: str) -> None:
             sys.setswitchinterval(turns)
             if was_on:
                 gc.enable()
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO once, its libraries mapped beforehand and its telemetry left out."""
+    found = sys.modules.get("openvino")
+    if found is not None and hasattr(found, "Core"):
+        return found
+    with _lock:
+        if sys.platform.startswith("linux"):
+            with contextlib.suppress(OSError, AttributeError):
+                _map(_folder("openvino", "libs"), ("libtbb.so.12", "libopenvino.so*"), 0)
+        silenced = "openvino_telemetry" not in sys.modules
+        if silenced:  # it would start a thread that reports to its makers; without it they use
+            sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # an empty one
+        try:
+            return importlib.import_module("openvino")
+        finally:
+            if silenced:
+                del sys.modules["openvino_telemetry"]
 
 
 def thaw() -> None:

@@ -9,10 +9,14 @@ halved, and the user is told.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError
@@ -37,8 +41,31 @@ class Device:
     memory: int | None = None
 
 
+EXACT = "-f32"
+"""Ending of a device's key: compute in 32 bits even where 16 do no harm."""
+
+
 def devices() -> list[Device]:
-    """Return the places to compute on this machine, the fastest first; imports torch."""
+    """Return the places to compute on this machine, the fastest first.
+
+    Imports torch only where it could have a graphics card to tell of.
+    """
+    return [*_graphics(), *_processors()]
+
+
+def _processors() -> list[Device]:
+    count = f"{cores()} cores" if cores() > 1 else "1 core"
+    if not (has_bf16() and importlib.util.find_spec("openvino")):
+        return [Device("cpu", f"CPU (f32), {count}")]
+    return [
+        Device("cpu", f"CPU (bf16), {count}"),
+        Device("cpu" + EXACT, f"CPU (f32, exact but slower), {count}"),
+    ]
+
+
+def _graphics() -> list[Device]:
+    if not _torch_may_see_graphics():
+        return []
     import_torch()
     import torch
 
@@ -52,7 +79,41 @@ def devices() -> list[Device]:
     ]
     if torch.backends.mps.is_available():
         found.append(Device("mps", "Apple graphics"))
-    return [*found, Device("cpu", f"CPU, {cores()} cores")]
+    return found
+
+
+def _torch_may_see_graphics() -> bool:
+    """Tell whether it is worth importing torch, which takes seconds, to ask for graphics cards."""
+    if "torch" in sys.modules or not sys.platform.startswith("linux"):
+        return True
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.submodule_search_locations:
+        return True  # the import tells what is wrong
+    folder = Path(next(iter(spec.submodule_search_locations))) / "lib"
+    return any((folder / f"libtorch_{kind}.so").is_file() for kind in ("cuda", "hip"))
+
+
+@lru_cache(maxsize=1)
+def has_bf16() -> bool:
+    """Tell whether the processor multiplies 16-bit numbers (AVX512_BF16 or AMX) in hardware."""
+    try:  # where Linux tells of its processor
+        known = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        known = ""
+    if known:
+        lines = [line for line in known.splitlines() if line.startswith("flags")]
+        flags = set(lines[0].partition(":")[2].split()) if lines else set()
+        return not flags.isdisjoint({"avx512_bf16", "amx_bf16"})
+    import_torch()
+    import torch
+
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(getattr(torch.cpu, name, bool)()) for name in asked)
+
+
+def split(device: str) -> tuple[str, bool]:
+    """Return the torch device of a device's key, and whether 32 bits are asked for."""
+    return device.removesuffix(EXACT), device.endswith(EXACT)
 
 
 def cores() -> int:
@@ -69,7 +130,8 @@ def pick_device(wanted: str = "auto") -> str:
     Parameters
     ----------
     wanted : str
-        "auto" takes the fastest; "cpu", "cuda", "cuda:1" or "mps" must exist.
+        "auto" takes the fastest; "cpu", "cuda", "cuda:1" or "mps" must exist. With
+        "-f32" behind it ("cpu-f32") it computes in 32 bits.
 
     Raises
     ------
@@ -79,9 +141,10 @@ def pick_device(wanted: str = "auto") -> str:
     known = [d.key for d in devices()]
     if wanted == "auto":
         return known[0]
-    if wanted == "cuda:0":
-        wanted = "cuda"
-    if wanted not in known:
+    where, exact = split(wanted)
+    where = "cuda" if where == "cuda:0" else where
+    wanted = where + EXACT if exact else where
+    if where not in known:
         raise PathotuneError(
             f"The device {wanted!r} is not available on this computer.",
             f"Choose one of: auto, {', '.join(known)}.",
@@ -91,6 +154,7 @@ def pick_device(wanted: str = "auto") -> str:
 
 def batch_size(device: str, tile_px: int = 224) -> int:
     """Return how many tiles of `tile_px` go through the backbone at a time."""
+    device = split(device)[0]
     if not device.startswith("cuda"):
         return max(1, round(_CPU_PIXELS / tile_px**2))
     import torch
@@ -117,9 +181,18 @@ def thread_limit() -> int:
     return max(1, cores() - 1) if leave else cores()
 
 
+def threads_here() -> int:
+    """Return `thread_limit`, or less where OMP_NUM_THREADS asks for less."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(thread_limit(), max(1, int(asked))) if asked.isdecimal() else thread_limit()
+
+
 @contextmanager
 def limited_threads() -> Iterator[int]:
     """Compute with `thread_limit` threads in this thread; the old number comes back after."""
+    if "torch" not in sys.modules:  # nor is it needed, where OpenVINO computes
+        yield thread_limit()
+        return
     import torch
 
     before = torch.get_num_threads()
@@ -133,31 +206,30 @@ def limited_threads() -> Iterator[int]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on any device."""
-    import torch
-
-    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+    if isinstance(error, MemoryError):
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and (
-        "out of memory" in text or "can't allocate memory" in text or "not enough memory" in text
+    text = str(error)  # torch.OutOfMemoryError is a RuntimeError and says so
+    return isinstance(error, RuntimeError) and any(
+        words in text
+        for words in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
     )
 
 
 def release_memory(device: str) -> None:
     """Give cached memory of a device back after it ran out."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.empty_cache()
 
 
 def too_little_memory(card: Any, device: str) -> PathotuneError:
     """Return the error for a model that does not fit even with one tile at a time."""
-    where = "this computer's memory" if device == "cpu" else "the graphics card's memory"
+    where = "this computer's memory" if split(device)[0] == "cpu" else "the graphics card's memory"
     return PathotuneError(
         f"{card.name} does not fit into {where}, not even one tile at a time.",
         "Close other programs or choose a smaller model."
-        if device == "cpu"
+        if split(device)[0] == "cpu"
         else "Compute on the CPU, close other programs that use the graphics card, "
         "or choose a smaller model.",
     )
