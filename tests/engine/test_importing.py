@@ -14,6 +14,7 @@ from pathotune.events import PathotuneError, drain
 from pathotune.models import cards, weights
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import load_backbone
+from pathotune.models.families import empty_network
 from pathotune.models.importing import Answers, import_weights, look
 from pathotune.models.own_cards import NORMALISATIONS
 
@@ -29,9 +30,10 @@ def home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def vit_s(tmp_path):
-    """Return a file with random weights of a whole ViT-S/16."""
+    """Return a file with the weights of a whole ViT-S/16, all alike."""
+    shapes = empty_network("vit_small_patch16_224", {}, 224).state_dict()
     path = tmp_path / "vits16.pth"
-    torch.save(timm.create_model("vit_small_patch16_224", num_classes=0).state_dict(), path)
+    torch.save({k: torch.full(v.shape, 0.01) for k, v in shapes.items()}, path)
     return path
 
 
@@ -145,6 +147,20 @@ def test_files_that_run_code_or_are_no_weights_are_refused(tmp_path, capsys):
     save_file({"encoder.word_embeddings.weight": torch.zeros(4, 4)}, words)
     with pytest.raises(PathotuneError, match="none of the networks that are known"):
         drain(look(words))
+
+
+def test_a_file_of_an_old_pytorch_is_read_too(tmp_path):
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, **SMALL)
+    old = tmp_path / "old.pth"
+    torch.save(network.state_dict(), old, _use_new_zipfile_serialization=False)
+    assert drain(look(old)).words.startswith("a vision transformer of 2 blocks")
+    state = weights.read_state(old)
+    assert torch.equal(state["cls_token"], network.cls_token)
+    torch.save(
+        {"model": network.state_dict(), "args": Bomb()}, old, _use_new_zipfile_serialization=False
+    )
+    with pytest.raises(PathotuneError, match="could run foreign code"):
+        drain(look(old))
 
 
 def test_a_folder_says_its_normalisation_itself(tmp_path):

@@ -296,8 +296,7 @@ def read_state(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
         if path.suffix.lower() in SAFE:
             state: Any = _safetensors(path, shapes_only)
         else:
-            device = "meta" if shapes_only else "cpu"
-            state = torch.load(path, map_location=device, weights_only=True)
+            state = _tensors(path, "meta" if shapes_only else "cpu")
     except pickle.UnpicklingError as error:
         raise PathotuneError(
             f"{path.name} holds more than weights and is not opened: it could run foreign code.",
@@ -318,6 +317,16 @@ def read_state(path: Path, *, shapes_only: bool = False) -> dict[str, Any]:
             "Ask its author for a .safetensors file.",
         )
     return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def _tensors(path: Path, device: str) -> Any:
+    """Read a PyTorch file; only tensors and plain containers, never code."""
+    import torch
+
+    try:  # the file as a window: gigabytes are not held twice
+        return torch.load(path, map_location=device, weights_only=True, mmap=True)
+    except RuntimeError:  # written by an old version, which cannot be a window
+        return torch.load(path, map_location=device, weights_only=True)
 
 
 def _safetensors(path: Path, shapes_only: bool) -> dict[str, Any]:
