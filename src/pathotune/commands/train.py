@@ -32,6 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     mpp(parser, "the slides or tiles")
     parser.add_argument("--model", metavar="ID", help="backbone; see pathotune models")
     parser.add_argument("--method", default="linear", help="how the classes are learnt")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the method"
+    )
+    parser.add_argument("--sentence", metavar="TEXT", help="the task in words, for pathotune")
+    parser.add_argument("--text-encoder", metavar="DIR", help="folder of a text encoder")
     parser.add_argument("--classes", metavar="A,B,C", help="which classes, in this order")
     parser.add_argument("--out", required=True, metavar="FILE", help="bundle to write")
 
@@ -45,6 +50,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     out = outputs({"out": args.out}, *inputs)["out"]
     classes = None if args.classes is None else listed(args.classes)
     options = {"method": args.method, "classes": classes, "seed": args.seed, "device": args.device}
+    options |= _settings(args, out)
     start = time.monotonic()
     if args.tiles is not None:
         if args.slides or args.annotations:
@@ -79,6 +85,35 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         "n_regions": verdict.get("n_regions", len(bundle.meta.get("regions", ()))),
         "macro_f1": verdict.get("macro_f1"),
         **verdict,
+        **({"tuning": _told(bundle)} if "tuning" in bundle.meta else {}),
         "seconds": round(time.monotonic() - start, 2),
         **({"mpp_assumed": True} if bundle.meta.get("mpp_assumed") else {}),
     }
+
+
+def _settings(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    """Return the settings that were given, checked before anything is computed."""
+    from pathotune import plugins
+    from pathotune.learn.tune import settings
+
+    plugins.load("pathotune.models.tuning", args.method)
+    pairs = [text.partition("=") for text in args.set]
+    wrong = [key for key, sign, _ in pairs if not sign or not key]
+    if wrong:
+        raise PathotuneError(f"{wrong[0]!r} is no setting.", "Write it as NAME=VALUE.")
+    config, plan = settings(args.method, {key: value for key, _, value in pairs})
+    if args.method == "linear":
+        if args.sentence or args.text_encoder:
+            raise PathotuneError(
+                "The fast model reads no words.", "Leave --sentence and --text-encoder out."
+            )
+        return {"config": config}
+    words = {"sentence": args.sentence or "", "text_folder": args.text_encoder or ""}
+    return {"config": config, "plan": plan, **words}
+
+
+def _told(bundle: Any) -> dict[str, Any]:
+    """Return what a script wants to know of a tuned model."""
+    facts = bundle.meta["tuning"]
+    keys = ("share_percent", "config", "training", "sentence", "encoder", "verdict")
+    return {key: facts[key] for key in keys}

@@ -178,10 +178,10 @@ def judge(
     if why_not is not None:
         nothing = np.zeros((n, n), np.int64)
         return head, Evaluation(None, why_not, None, None, [], nothing, scope, len(table))
-    return head, _figures(rows, judged, names, seed, scope)
+    return head, figures(rows, judged, names, seed, scope)
 
 
-def _figures(
+def figures(
     rows: NDArray[np.float64],
     classes: NDArray[np.intp],
     names: Sequence[str],

@@ -47,6 +47,7 @@ def train(
     device: str = "auto",
     tissue: str = "auto",
     stores: Sequence[FeatureStore] | None = None,
+    **tuning: Any,
 ) -> Job[ModelBundle]:
     """Learn classes from the marked regions of one or several slides.
 
@@ -57,7 +58,7 @@ def train(
     card : ModelCard
         The backbone.
     method : str
-        Key of the tuning method.
+        Key of the tuning method; "linear" is the fast model, all others train a network.
     classes : sequence of str, optional
         Which classes, in this order; by default all that are marked, by name.
     config : Config, optional
@@ -70,10 +71,13 @@ def train(
         "off": the model does not keep to the tissue mask.
     stores : sequence of FeatureStore, optional
         Where each slide's features are kept; by default in the user's cache.
+    tuning
+        For methods that train a network: plan, sentence, text_folder, stop and keep, see
+        `tune.tune`.
 
     Yields
     ------
-    Note, Progress, TilesDone
+    Note, Progress, TilesDone, EpochDone
 
     Raises
     ------
@@ -90,6 +94,7 @@ def train(
     plans = [plan(slide, card) for slide, _ in sources]
     labels = [_labelled(m, grid, names) for (_, m), grid in zip(sources, plans, strict=True)]
     glass: list[str] = []
+    masks: list[Any] = [None] * len(sources)
     if tissue == "auto":
         masks = [tissue_mask(slide) for slide, _ in sources]
         glass = drawn_on_glass(labels, plans, masks, names)
@@ -99,6 +104,27 @@ def train(
                 f"{', '.join(glass)} is marked outside the tissue: "
                 "this model looks at the whole slide."
             )
+    if method != "linear":
+        allow = [
+            None if tissue == "off" else g.tokens(m) for g, m in zip(plans, masks, strict=True)
+        ]
+        return (
+            yield from _tuned(
+                [slide for slide, _ in sources],
+                plans,
+                labels,
+                allow,
+                names,
+                colours,
+                tissue,
+                card=card,
+                method=method,
+                config=config,
+                seed=seed,
+                device=device,
+                **tuning,
+            )
+        )
     with ExitStack() as stack:
         for i, (slide, _) in enumerate(sources):
             if slide.stain_problem:
@@ -134,6 +160,50 @@ def train(
         tissue=tissue,
         regions=regions,
         metrics=evaluation.as_dict(),
+    )
+
+
+def _tuned(
+    slides: Sequence[Slide],
+    plans: Sequence[TileGrid],
+    labels: Sequence[LabelledTokens],
+    allowed: Sequence[NDArray[np.bool_] | None],
+    names: tuple[str, ...],
+    colours: tuple[Colour, ...],
+    tissue: str,
+    *,
+    card: ModelCard,
+    method: str,
+    seed: int,
+    device: str,
+    **how: Any,
+) -> Job[ModelBundle]:
+    """Train a network on the tissue under the marks."""
+    from pathotune.learn.pieces import from_slides
+    from pathotune.learn.tune import too_many, tune
+    from pathotune.models.runtime import pick_device
+
+    device = pick_device(device)
+    limit = too_many(device, how.get("plan"))
+    pieces = yield from from_slides(slides, plans, labels, allowed, card, limit, seed)
+    regions = [
+        {"id": r, "class": names[c]}
+        for marks in labels
+        for r, c in zip(marks.region_ids, marks.region_class, strict=True)
+    ]
+    return (
+        yield from tune(
+            pieces,
+            card,
+            method,
+            names,
+            colours,
+            groups=[key.partition("/")[0] for key in pieces.names],
+            seed=seed,
+            device=device,
+            about={"tissue": tissue, "regions": regions},
+            **how,
+        )
     )
 
 
@@ -224,6 +294,7 @@ def train_tiles(
     config: Any = None,
     seed: int = 0,
     device: str = "auto",
+    **tuning: Any,
 ) -> Job[ModelBundle]:
     """Learn classes from folders of tiles, one folder a class.
 
@@ -235,7 +306,7 @@ def train_tiles(
         The backbone.
     mpp : float, optional
         um/px of the files; by default what they say, else the card's.
-    method, classes, config, seed, device
+    method, classes, config, seed, device, tuning
         As for `train`. A tile counts as a region.
 
     Raises
@@ -257,6 +328,27 @@ def train_tiles(
             f"{folder} must hold a folder of tiles for each of at least two classes.",
         )
     files = [(path, c) for c, name in enumerate(names) for path in found[name]]
+    if method != "linear":
+        from pathotune.learn.pieces import from_tiles
+        from pathotune.learn.tune import tune
+
+        pieces, assumed = yield from from_tiles(files, folder, card, mpp)
+        about = {"trained_on": "tiles", "regions": [{"class": names[c]} for _, c in files]}
+        return (
+            yield from tune(
+                pieces,
+                card,
+                method,
+                names,
+                class_colours((), names),
+                groups=[""] * len(files),
+                config=config,
+                seed=seed,
+                device=device,
+                about=about | {"mpp_assumed": assumed},
+                **tuning,
+            )
+        )
     marked = Marked(len(names), card.dims)
 
     def take(number: int, features: NDArray[np.float32]) -> None:

@@ -19,7 +19,7 @@ from pathotune.events import Job, Note, PathotuneError, TilesDone
 from pathotune.maps.frame import Frame, where_to_look
 from pathotune.maps.paint import paint
 from pathotune.models.features import FeatureStore, compute_features
-from pathotune.models.tuning.linear import LinearHead
+from pathotune.models.tuned import TunedCard, card_of, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +63,8 @@ def predict(
     device : str
         "auto", "cpu" or "cuda".
     store : FeatureStore, optional
-        Where features are kept; by default in the user's cache. Only for a whole slide.
+        Where features are kept; by default in the user's cache. Only for a whole slide; a
+        tuned model has a store of its own.
     focus : callable, optional
         Returns what is on the screen, asked while computing.
     into : ClassMap, optional
@@ -81,8 +82,7 @@ def predict(
     PathotuneError
         No um/px, another backbone, a region outside the slide.
     """
-    card = bundle.card()
-    head = _head(bundle)
+    card, head = card_of(bundle), head_of(bundle)
     frame = Frame.over(
         slide,
         region,
@@ -122,7 +122,8 @@ def predict(
 
     with ExitStack() as stack:
         corner = lattice.x0 == lattice.y0 == 0  # a store is of the lattice through (0, 0)
-        if store is not None and corner and store.shape == (lattice.rows, lattice.cols):
+        fits = store is not None and store.shape == (lattice.rows, lattice.cols)
+        if store is not None and corner and fits and not isinstance(card, TunedCard):
             kept = store
         else:
             kept = stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
@@ -137,18 +138,6 @@ def predict(
             if shown is not None:
                 yield shown
     return classmap
-
-
-def _head(bundle: ModelBundle) -> LinearHead:
-    if bundle.method != "linear":
-        raise PathotuneError(
-            f"This model was made with the method {bundle.method}, which this version cannot run.",
-            "Update napari-pathotune.",
-        )
-    head = LinearHead.from_arrays(bundle.arrays)
-    if head.weight.shape[1] != len(bundle.classes):
-        raise PathotuneError("This model file is damaged.", "Save the model again.")
-    return head
 
 
 def _looks_everywhere(bundle: ModelBundle, tissue: TissueMask | str | Path) -> bool:
@@ -235,7 +224,7 @@ def predict_tiles(
     from pathotune.models.tile_features import tile_features
     from pathotune.slides.tile_folder import tile_files
 
-    card, head = bundle.card(), _head(bundle)
+    card, head = card_of(bundle), head_of(bundle)
     files = tile_files(folder)
     means = np.zeros((len(files), card.dims), np.float32)
 

@@ -47,12 +47,21 @@ def backbone_for(card: ModelCard, device: str = "auto", allow_download: bool = F
         resolve(weights, card, allow_download)
     from pathotune.models.backbones import load_backbone
     from pathotune.models.runtime import pick_device
+    from pathotune.models.tuned import TunedCard, load_tuned
 
     with _loading:
         key = (card.hash(), pick_device(device))
         if key not in _loaded:
             _loaded.clear()  # before loading: two at a time may not fit
+<<<<<<< HEAD
             _loaded[key] = load_backbone(card, key[1], allow_download, fast=True)
+=======
+            _loaded[key] = (
+                load_tuned(card, key[1])
+                if isinstance(card, TunedCard)
+                else load_backbone(card, key[1], allow_download)
+            )
+>>>>>>> 980bfe2 (Adapters, visual prompts and PathoTune: trained on marks or tiles, judged beside the fast model, mapped at the token step)
         return _loaded[key]
 
 

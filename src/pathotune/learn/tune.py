@@ -1,0 +1,425 @@
+"""Tuning as a job: several trainings judged on regions kept apart, one model, one verdict.
+
+Each repeat keeps other regions apart and learns the rest. How long to train is read
+from the mean curve of the repeats, and a repeat is judged at the length that the
+others chose, so that no figure comes from regions that picked it. The fast model is
+fitted to the same regions and judged on the same ones. At the end all regions are
+learnt. Nothing is switched: the verdict says what was found.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pathotune import plugins
+from pathotune.events import EpochDone, Job, Note, PathotuneError
+from pathotune.learn.evaluate import Evaluation, figures
+from pathotune.learn.settings import Training
+from pathotune.learn.splits import splits
+from pathotune.models.bundle import ModelBundle
+from pathotune.models.tuned import METHODS, config_of
+from pathotune.models.tuning._calibration import calibrated
+from pathotune.models.tuning.linear import LinearHead
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from pathotune.learn.adapt import Pass, Run, Trainer
+    from pathotune.learn.pieces import Pieces
+    from pathotune.marks.classes import Colour
+    from pathotune.models.cards import ModelCard
+    from pathotune.models.tuning._net import Net
+
+_CARRIED = 50 << 20  # bytes of a model that still travels with every event
+
+
+def settings(method: str, values: Mapping[str, Any]) -> tuple[Any, Training]:
+    """Return a method's settings and the training's from plain values, told apart by name.
+
+    Raises
+    ------
+    PathotuneError
+        A name that neither has, or a value out of range.
+    """
+    module = plugins.load(METHODS, method)
+    shared = {f.name for f in dataclasses.fields(Training)}
+    own = {f.name for f in dataclasses.fields(module.Config)}
+    plan = {k: v for k, v in values.items() if k in shared and k not in own}
+    rest = {k: v for k, v in values.items() if k not in plan}
+    if method == "linear" and plan:
+        raise PathotuneError(
+            f"The fast model has no {', '.join(plan)}.", f"It has: {', '.join(sorted(own))}."
+        )
+    training = _Holder(Training)
+    return config_of(module, rest), config_of(training, plan)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Holder:
+    """Gives the training's settings the shape of a method."""
+
+    Config: Any
+
+
+def too_many(device: str, plan: Training | None) -> int:
+    """Return the most tiles that are learnt from on a device."""
+    return (plan or Training()).limit or (1024 if device.startswith("cuda") else 96)
+
+
+def tune(
+    pieces: Pieces,
+    card: ModelCard,
+    method: str,
+    names: Sequence[str],
+    colours: Sequence[Colour],
+    *,
+    groups: Sequence[str],
+    config: Any = None,
+    plan: Training | None = None,
+    sentence: str = "",
+    text_folder: str = "",
+    seed: int = 0,
+    device: str = "auto",
+    stop: Callable[[], bool] = lambda: False,
+    keep: Path | None = None,
+    about: Mapping[str, Any] | None = None,
+) -> Job[ModelBundle]:
+    """Tune a backbone to labelled pieces.
+
+    Parameters
+    ----------
+    pieces : Pieces
+    card : ModelCard
+        The backbone.
+    method : str
+        Key of the method.
+    names, colours
+        The classes.
+    groups : sequence of str
+        Slide of each region.
+    config : Config, optional
+        Settings of the method.
+    plan : Training, optional
+        Settings of the training.
+    sentence, text_folder : str
+        Words about the task and the folder of a text encoder, for methods that read them.
+    seed : int
+    device : str
+    stop : callable
+        Asked before every small step: True ends the training and keeps the best.
+    keep : Path, optional
+        Where the best model so far is saved whenever there is a better one.
+    about : mapping, optional
+        More for `ModelBundle.create`: tissue, regions, trained_on.
+
+    Yields
+    ------
+    Note, Progress, EpochDone
+        Every `EpochDone` carries the curve's next point and the best model so far.
+
+    Returns
+    -------
+    ModelBundle
+        ``meta["tuning"]`` holds settings, trained share, curves and the verdict.
+
+    Raises
+    ------
+    PathotuneError
+        The method cannot serve the backbone, or there is too little memory.
+    """
+    from pathotune.learn.adapt import Trainer
+    from pathotune.learn.material import Material
+    from pathotune.models import text
+    from pathotune.models.runtime import pick_device
+    from pathotune.models.tuning._delta import Setting
+    from pathotune.models.tuning._net import Net
+
+    module = plugins.load(METHODS, method)
+    config, plan = config or module.Config(), plan or Training()
+    reason = module.serves(card.parts[0].timm) if len(card.parts) == 1 else None
+    if reason is not None:
+        raise PathotuneError(
+            f"{module.LABEL} cannot tune {card.name}. {reason}",
+            "Choose another method or another backbone.",
+        )
+    device = pick_device(device)
+    cuda = device.startswith("cuda")
+    setting = Setting(not cuda, {}, sentence or text.sentence(names), text_folder)
+    net = Net(card, device)
+    try:
+        delta = net.attach(module, config, setting, seed)
+        material = Material(net, pieces, plan, seed)
+        yield from material.prepare()
+        epochs = plan.epochs or (40 if cuda else 15)
+        held, by = splits(pieces.classes, groups, plan.repeats, seed)
+        job = _Tuning(
+            net, Trainer(material, stop), module, config, setting, card, names, colours, seed
+        )
+        job.about, job.keep = dict(about or {}), keep
+        job.facts = {
+            "config": dataclasses.asdict(config) | _placed(config, delta),
+            "training": dataclasses.asdict(plan),
+            "share_percent": job.share(),
+            "sentence": setting.sentence if "sentence" in delta.facts else "",
+            "encoder": delta.facts.get("encoder", ""),
+        }
+        if len(set(pieces.classes.tolist())) < len(names):
+            raise PathotuneError("A class has no region.", "Mark a region of every class.")
+        bundle = yield from job.all(held, by, epochs)
+        return bundle
+    finally:
+        net.release()
+
+
+def _placed(config: Any, delta: Any) -> dict[str, Any]:
+    """Return the settings that were automatic as they came out."""
+    return {"block": delta.first} if hasattr(config, "block") else {}
+
+
+class _Tuning:
+    """The repeats, the last training and the verdict of one job."""
+
+    def __init__(
+        self,
+        net: Net,
+        trainer: Trainer,
+        module: Any,
+        config: Any,
+        setting: Any,
+        card: ModelCard,
+        names: Sequence[str],
+        colours: Sequence[Colour],
+        seed: int,
+    ) -> None:
+        self.net, self.trainer, self.module = net, trainer, module
+        self.config, self.setting, self.card = config, setting, card
+        self.names, self.colours, self.seed = tuple(names), tuple(colours), seed
+        self.about: dict[str, Any] = {}
+        self.facts: dict[str, Any] = {}
+        self.keep: Path | None = None
+        self._last: ModelBundle | None = None
+        self._epoch = 0
+
+    def share(self) -> float:
+        """Return the trained share of the tuned network's numbers, in percent."""
+        delta = self.net.delta
+        assert delta is not None
+        own = sum(p.numel() for p in delta.modules.parameters())
+        own += (self.net.dims + 1) * len(self.names)
+        if any(s.everything for s in delta.stages) and delta.opens is not None:
+            opened = self.net.trunk.open(delta.opens)
+            own += sum(p.numel() for p in opened.values())
+            self.net.trunk.close()
+        size = self.net.trunk.size + sum(p.numel() for p in delta.modules.parameters())
+        return round(100 * own / size, 3)
+
+    def all(self, held: list[NDArray[np.bool_]], by: str, epochs: int) -> Job[ModelBundle]:
+        """Run the repeats, choose the length, learn everything, and say what came of it."""
+        pieces = self.trainer.material.pieces
+        runs: list[Run] = []
+        stages = len(self.net.delta.stages) if self.net.delta else 1
+        total = (len(held) + 1) * epochs
+        for r, out in enumerate(held):
+            what = f"Learning, regions kept apart ({r + 1} of {len(held)})"
+            self._fresh()
+            run = yield from self._told(
+                self.trainer.run(~out, out, epochs, self.seed + r, what), r, total
+            )
+            runs.append(run)
+            if run.stopped or run.broken:
+                break
+        whole = runs and not (runs[-1].stopped or runs[-1].broken)
+        verdict, evaluation, heat = self._verdict(runs if whole else runs[:-1], held, by)
+        if runs and not whole:
+            return self._bundle(evaluation, verdict, heat, runs)
+        if runs:
+            until = best_lengths([run.passes for run in runs], stages)
+        else:
+            half = max(1, round(epochs / stages / 2))
+            until = [half] * stages
+        self._fresh()
+        everything = np.ones(len(pieces.classes), bool)
+        final = self.trainer.run(everything, None, epochs, self.seed, "Learning all regions", until)
+        yield from self._told(final, None, total)
+        bundle = self._bundle(evaluation, verdict, heat, runs)
+        self._save(bundle)
+        yield Note(verdict["text"])
+        return bundle
+
+    def _fresh(self) -> None:
+        self.net.attach(self.module, self.config, self.setting, self.seed)
+
+    def _told(self, run: Any, repeat: int | None, total: int) -> Job[Any]:
+        """Pump a training; its passes become events with the best model so far."""
+        from pathotune.learn.adapt import Pass
+
+        best: float | None = None
+        try:
+            while True:
+                try:
+                    event = next(run)
+                except StopIteration as end:
+                    return end.value
+                if not isinstance(event, Pass):
+                    yield event
+                    continue
+                better = event.loss is None or best is None or event.loss < best
+                if better and repeat in (0, None):
+                    best = event.loss
+                    self._last = self._bundle(None, None, 1.0, [])
+                    if repeat == 0:
+                        self._save(self._last)
+                size = (
+                    0 if self._last is None else sum(a.nbytes for a in self._last.arrays.values())
+                )
+                yield EpochDone(
+                    self._epoch,
+                    total,
+                    event.train_loss,
+                    event.loss,
+                    event.f1,
+                    self._last if size <= _CARRIED else None,
+                )
+                self._epoch += 1
+        finally:
+            run.close()
+
+    def _save(self, bundle: ModelBundle) -> None:
+        if self.keep is not None:
+            bundle.save(self.keep)
+
+    def _bundle(
+        self,
+        evaluation: Evaluation | None,
+        verdict: Mapping[str, Any] | None,
+        heat: float,
+        runs: Sequence[Run],
+    ) -> ModelBundle:
+        curves = [[[_plain(p.train_loss), p.loss, p.f1] for p in run.passes] for run in runs]
+        facts = self.facts | {"verdict": None if verdict is None else dict(verdict)}
+        facts["curves"] = curves
+        arrays = self.net.arrays() | {"temperature": np.array([heat], np.float32)}
+        return ModelBundle.create(
+            self.card,
+            self.module.__name__.rpartition(".")[2],
+            self.names,
+            self.colours,
+            arrays,
+            metrics=None if evaluation is None else evaluation.as_dict(),
+            tuning=facts,
+            **self.about,
+        )
+
+    def _verdict(
+        self, runs: Sequence[Run], held: Sequence[NDArray[np.bool_]], by: str
+    ) -> tuple[dict[str, Any], Evaluation | None, float]:
+        """Return the verdict, the figures on held-out regions, and the temperature."""
+        from pathotune.learn.adapt import frozen_logits, judged, macro_f1
+
+        pieces = self.trainer.material.pieces
+        if not runs:
+            few = [n for c, n in enumerate(self.names) if (pieces.classes == c).sum() < 2]
+            text = (
+                f"Too few regions to tell: {', '.join(few)} has only one."
+                if few
+                else "Too little was learnt to tell."
+            )
+            return {"word": "too few", "text": text, "split": by}, None, 1.0
+        tuned, fast = [], []
+        rows: dict[int, list[NDArray[np.float64]]] = {}
+        logits: list[NDArray[Any]] = []
+        owners: list[int] = []
+        for r, run in enumerate(runs):
+            others = [o.passes for i, o in enumerate(runs) if i != r] or [run.passes]
+            found = at(run.passes, best_lengths(others, 1 + max(p.stage for p in run.passes)))
+            tuned.append(macro_f1(found.rows, pieces.classes))
+            frozen = frozen_logits(self.trainer.material, ~held[r], held[r])
+            fast.append(judged(self.trainer.material, held[r], frozen).f1 or 0.0)
+            for region, row in found.rows.items():
+                rows.setdefault(region, []).append(row)
+                logits.append(found.held[region].astype(np.float32))
+                owners.append(int(pieces.classes[region]))
+        order = sorted(rows)
+        table = np.stack([np.mean(rows[r], 0) for r in order])
+        kinds = np.array([pieces.classes[r] for r in order], np.intp)
+        n = len(self.names)
+        scope = _scope(by, pieces.whole)
+        evaluation = None
+        if len(set(kinds.tolist())) == n:
+            evaluation = figures(table, kinds, self.names, self.seed, scope)
+        eye = LinearHead(np.eye(n, dtype=np.float32), np.zeros(n, np.float32))
+        heat = calibrated(eye, logits, owners, 1.0).temperature
+        return _words(tuned, fast, by, pieces.whole), evaluation, heat
+
+
+def best_lengths(curves: Sequence[Sequence[Pass]], stages: int) -> list[int]:
+    """Return how many passes of each stage are best on average over several curves.
+
+    A curve that ended early keeps its last value. Stages after the best one are left out.
+    """
+    lengths, lowest = [], []
+    for stage in range(stages):
+        own = [[p.loss for p in c if p.stage == stage and p.loss is not None] for c in curves]
+        own = [c for c in own if c]
+        longest = max((len(c) for c in own), default=0)
+        if not longest:
+            lengths.append(0)
+            lowest.append(np.inf)
+            continue
+        mean = np.mean([c + [c[-1]] * (longest - len(c)) for c in own], axis=0)
+        best = int(np.argmin(mean))
+        lengths.append(best if stage == 0 else best + 1)  # stage 0 counts its start
+        lowest.append(float(mean[best]))
+    for stage in range(int(np.argmin(lowest)) + 1, stages):
+        lengths[stage] = 0
+    return lengths
+
+
+def at(passes: Sequence[Pass], lengths: Sequence[int]) -> Pass:
+    """Return the pass of a training that these lengths end with, or its last one before."""
+    stage = max((s for s, n in enumerate(lengths) if n), default=0)
+    found = [p for p in passes if p.stage < stage]
+    found += [p for p in passes if p.stage == stage and p.epoch <= lengths[stage]]
+    return found[-1]
+
+
+def _plain(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _scope(by: str, whole: bool) -> str:
+    if whole:
+        return "tiles, some of which may share a patient"
+    return "slides kept apart" if by == "slides" else "regions kept apart"
+
+
+def _words(tuned: list[float], fast: list[float], by: str, whole: bool) -> dict[str, Any]:
+    """Return the verdict: better only when the gain is beyond the spread of the repeats."""
+    gain = np.array(tuned) - np.array(fast)
+    mean, spread = float(gain.mean()), float(gain.std(ddof=1)) if len(gain) > 1 else np.inf
+    kept = "tiles" if whole else by
+    numbers = (
+        f"macro-F1 {np.mean(tuned):.2f} against {np.mean(fast):.2f} on {kept} kept apart, "
+        f"{len(gain)} repeat{'s' if len(gain) > 1 else ''}"
+    )
+    if mean > max(spread, 0.005):
+        word, text = "better", f"Better than the fast model: {numbers}."
+    elif mean < -max(spread, 0.005):
+        word, text = "worse", f"Worse than the fast model: {numbers}."
+    else:
+        word, text = "no better", f"No better than the fast model: {numbers}."
+    return {
+        "word": word,
+        "text": text,
+        "split": kept,
+        "tuned": tuned,
+        "fast": fast,
+        "gain": mean,
+        "spread": None if not np.isfinite(spread) else spread,
+    }

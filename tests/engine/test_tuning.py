@@ -1,0 +1,209 @@
+"""Every tuning method: served families, honest deltas, and bundles that say the same again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import shapely
+import tifffile
+import torch
+
+from pathotune import cli, drain, places, plugins
+from pathotune.events import EpochDone, PathotuneError
+from pathotune.learn.settings import Training
+from pathotune.learn.train import train
+from pathotune.maps.predict import predict
+from pathotune.marks.annotations import Annotation, AnnotationSet, new_id
+from pathotune.marks.geojson import write_geojson
+from pathotune.models import extract
+from pathotune.models.backbones import load_backbone
+from pathotune.models.bundle import ModelBundle
+from pathotune.models.cards import user_folder
+from pathotune.models.tuned import METHODS, card_of, config_of
+from pathotune.models.tuning._delta import Setting
+from pathotune.models.tuning._net import Net
+from pathotune.slides.slide import Region, open_slide
+
+QUICK = Training(epochs=3, repeats=2, views=1)
+TUNING = tuple(n for n in plugins.names(METHODS) if n != "linear")
+
+
+@pytest.fixture
+def card(tiny_card, tiny_folder):
+    for file in tiny_folder.iterdir():
+        shutil.copy(file, user_folder())
+    return tiny_card
+
+
+@pytest.fixture
+def slide(tmp_path):
+    """Return a slide of two textures: fine dark specks on the left, coarse red on the right."""
+    rng = np.random.default_rng(3)
+    image = np.full((400, 600, 3), 225, np.uint8)
+    image[:, :300] = rng.integers(60, 200, (400, 300, 1))
+    image[:, 300:] = np.kron(rng.integers(80, 180, (50, 38, 1)), np.ones((8, 8, 1)))[:, :300]
+    image[:, 300:, 0] = 220
+    path = tmp_path / "two.tif"
+    per_cm = 1e4 / 0.5
+    tifffile.imwrite(path, image, resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
+    with open_slide(path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def marks() -> AnnotationSet:
+    found = AnnotationSet()
+    for name, x in (("Specks", 30), ("Red", 330)):
+        for i in range(3):
+            box = shapely.box(x + 80 * i, 30 + 110 * i, x + 80 * i + 60, 90 + 110 * i)
+            found.add(Annotation(new_id(), name, "rectangle", box))
+    return found
+
+
+def tiles(seed: int = 0, n: int = 2, side: int = 64) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (n, side, side, 3), dtype=np.uint8)
+
+
+def made(card, method: str, late: bool = True, seed: int = 0, **values):
+    net, module = Net(card, "cpu"), plugins.load(METHODS, method)
+    setting = Setting(late, sentence="An H&E image of colon; classes: tumour, stroma.")
+    net.attach(module, config_of(module, values), setting, seed)
+    net.delta.modules.eval()
+    return net
+
+
+@pytest.mark.parametrize("method", TUNING)
+def test_only_the_delta_learns_and_leaves_no_trace(card, method):
+    frozen = load_backbone(card).tokens_full(tiles())
+    for late in (True, False):
+        net = made(card, method, late)
+        before = {k: v.clone() for k, v in net.trunk.network.state_dict().items()}
+        lower = net.lower(net.pixels(tiles()))
+        features = net.upper(lower)
+        still = np.abs(features.detach().numpy() - frozen).max() < 1e-4
+        assert still == net.delta.still
+        plain = net.upper(lower, changed=False).detach().numpy()
+        assert np.abs(plain - frozen).max() < 1e-4 or not net.delta.first
+        net.set_head(np.random.default_rng(0).normal(size=(net.dims, 2)), np.zeros(2))
+        net.logits(features).square().mean().backward()
+        if net.trained():
+            assert any(
+                p.grad is not None and p.grad.abs().sum() > 0 for p in net.trained().values()
+            )
+        own = {id(p) for p in net.trained().values()}
+        assert all(p.grad is None for p in net.trunk.network.parameters() if id(p) not in own)
+        assert not net.trunk.network.training
+        net.release()
+        after = net.trunk.network.state_dict()
+        assert all(torch.equal(v, after[k]) for k, v in before.items())
+        assert set(before) >= set(after)
+        again = net.upper(net.lower(net.pixels(tiles()))).detach().numpy()
+        assert np.abs(again - frozen).max() < 1e-4
+
+
+@pytest.mark.parametrize("method", TUNING)
+def test_a_bundle_says_the_same_again_at_the_token_step(card, slide, marks, method, tmp_path):
+    events = []
+    bundle = drain(
+        train([(slide, marks)], card=card, method=method, device="cpu", plan=QUICK), events.append
+    )
+    epochs = [e for e in events if isinstance(e, EpochDone)]
+    assert epochs and isinstance(epochs[0].bundle, ModelBundle)
+    assert [e.epoch for e in epochs] == list(range(len(epochs)))
+    told = bundle.meta["tuning"]
+    assert told["verdict"]["word"] in {"better", "no better", "worse"}
+    assert len(told["verdict"]["tuned"]) == 2 and told["verdict"]["split"] == "regions"
+    assert bundle.meta["metrics"]["n_regions"] == 6
+    path = bundle.save(tmp_path / "b.safetensors")
+    loaded = ModelBundle.load(path)
+    assert card_of(loaded).hash() == card_of(bundle).hash() != card.hash()
+    first = drain(predict(slide, bundle, device="cpu"))
+    shutil.rmtree(places.cache_dir())  # nothing computed before may help
+    extract._loaded.clear()
+    second = drain(predict(slide, loaded, device="cpu"))
+    np.testing.assert_array_equal(first.labels, second.labels)
+    assert first.step == 8 and first.labels.shape == (50, 75)
+    part = drain(predict(slide, loaded, device="cpu", region=Region(160, 80, 160, 160)))
+    same = part.labels == first.labels[10:30, 20:40]
+    assert same.mean() > 0.9  # another lattice of tiles, the same places
+
+
+def test_text_makes_the_prompts_and_is_kept(card):
+    sentences = ("An H&E image of colon.", "An IHC image of brain.")
+    found = []
+    for words in sentences:
+        net, module = Net(card, "cpu"), plugins.load(METHODS, "pathotune")
+        delta = net.attach(module, module.Config(), Setting(False, sentence=words))
+        delta.modules.eval()
+        features = net.upper(net.lower(net.pixels(tiles()))).detach()
+        found.append((delta.modules["text"](1).detach(), features))
+        kept = {"text": delta.stored["text"]}
+        again = net.attach(module, module.Config(), Setting(False, kept))
+        again.modules.eval()
+        features = net.upper(net.lower(net.pixels(tiles()))).detach()
+        assert torch.equal(features, found[-1][1])  # the words are not needed any more
+    assert not torch.allclose(found[0][0], found[1][0], atol=1e-3)
+    assert not torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_each_kind_of_prompt_can_be_off(card):
+    sizes = set()
+    for off in ({"visual"}, {"text"}, {"instance"}, {"text", "instance"}, set()):
+        net = made(card, "pathotune", False, **dict.fromkeys(off, False))
+        assert not {"visual", "text", "instance"} - off - set(net.delta.modules)
+        net.upper(net.lower(net.pixels(tiles())))
+        sizes.add(sum(p.numel() for p in net.trained().values()))
+    assert len(sizes) == 5
+    with pytest.raises(PathotuneError, match="nothing to train"):
+        made(card, "pathotune", visual=False, text=False, instance=False)
+
+
+def test_stop_keeps_the_best_and_closing_leaves_nothing(card, slide, marks, tmp_path):
+    seen = []
+    job = train(
+        [(slide, marks)],
+        card=card,
+        method="adapter",
+        device="cpu",
+        plan=QUICK,
+        stop=lambda: len(seen) >= 2,
+        keep=tmp_path / "last.safetensors",
+    )
+    bundle = drain(job, lambda e: seen.append(e) if isinstance(e, EpochDone) else None)
+    assert len(seen) == 2 and bundle.method == "adapter"
+    assert bundle.meta["tuning"]["verdict"]["word"] == "too few"
+    assert ModelBundle.load(tmp_path / "last.safetensors").classes == bundle.classes
+    job = train([(slide, marks)], card=card, method="vpt", device="cpu", plan=QUICK)
+    for event in job:
+        if isinstance(event, EpochDone):
+            break
+    job.close()
+
+
+def test_one_region_a_class_is_too_few_to_tell(card, slide, marks):
+    few = AnnotationSet()
+    few.add(marks.items[0], marks.items[3])
+    bundle = drain(train([(slide, few)], card=card, method="adapter", device="cpu", plan=QUICK))
+    verdict = bundle.meta["tuning"]["verdict"]
+    assert verdict["word"] == "too few" and "Red" in verdict["text"]
+    assert bundle.meta["metrics"] is None
+
+
+def test_the_command_line_tunes_and_maps(card, slide, marks, tmp_path, capsys):
+    write_geojson(tmp_path / "m.geojson", marks)
+    words = ["train", str(slide.path), "--annotations", str(tmp_path / "m.geojson"), "--model"]
+    words += [card.id, "--method", "pathotune", "--device", "cpu", "--json", "--out"]
+    words += [str(tmp_path / "b.safetensors"), "--set", "epochs=2", "repeats=2", "prompts=4"]
+    assert cli.main([*words, "block=0", "--sentence", "Specks or red?"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["tuning"]["config"]["prompts"] == 4 and told["tuning"]["config"]["block"] == 0
+    assert told["tuning"]["sentence"] == "Specks or red?" and told["tuning"]["share_percent"] > 0
+    words = ["predict", str(slide.path), "--bundle", str(tmp_path / "b.safetensors"), "--json"]
+    assert cli.main([*words, "--device", "cpu", "--out", str(tmp_path / "map.ome.tif")]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == 8
+    bad = ["train", "--tiles", str(tmp_path), "--out", str(tmp_path / "c.safetensors")]
+    assert cli.main([*bad, "--method", "vpt", "--set", "depth=sideways"]) == 2
+    assert cli.main([*bad, "--method", "nothing"]) == 2
