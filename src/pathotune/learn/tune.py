@@ -19,6 +19,7 @@ from pathotune.events import EpochDone, Job, Note, PathotuneError
 from pathotune.learn.evaluate import Evaluation, figures
 from pathotune.learn.settings import Training
 from pathotune.learn.splits import splits
+from pathotune.learn.verdict import at, best_lengths, plain, scope, words
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.tuned import METHODS, config_of
 from pathotune.models.tuning._calibration import calibrated
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pathotune.learn.adapt import Pass, Run, Trainer
+    from pathotune.learn.adapt.passes import Run
+    from pathotune.learn.adapt.trainer import Trainer
     from pathotune.learn.pieces import Pieces
     from pathotune.marks.classes import Colour
     from pathotune.models.cards import ModelCard
@@ -133,8 +135,8 @@ def tune(
     PathotuneError
         The method cannot serve the backbone, or there is too little memory.
     """
-    from pathotune.learn.adapt import Trainer
-    from pathotune.learn.material import Material
+    from pathotune.learn.adapt.material import Material
+    from pathotune.learn.adapt.trainer import Trainer
     from pathotune.models import text
     from pathotune.models.runtime import pick_device
     from pathotune.models.tuning._delta import Setting
@@ -257,7 +259,7 @@ class _Tuning:
 
     def _told(self, run: Any, repeat: int | None, total: int) -> Job[Any]:
         """Pump a training; its passes become events with the best model so far."""
-        from pathotune.learn.adapt import Pass
+        from pathotune.learn.adapt.passes import Pass
 
         best: float | None = None
         try:
@@ -301,7 +303,7 @@ class _Tuning:
         heat: float,
         runs: Sequence[Run],
     ) -> ModelBundle:
-        curves = [[[_plain(p.train_loss), p.loss, p.f1] for p in run.passes] for run in runs]
+        curves = [[[plain(p.train_loss), p.loss, p.f1] for p in run.passes] for run in runs]
         facts = self.facts | {"verdict": None if verdict is None else dict(verdict)}
         facts["curves"] = curves
         arrays = self.net.arrays() | {"temperature": np.array([heat], np.float32)}
@@ -320,7 +322,7 @@ class _Tuning:
         self, runs: Sequence[Run], held: Sequence[NDArray[np.bool_]], by: str
     ) -> tuple[dict[str, Any], Evaluation | None, float]:
         """Return the verdict, the figures on held-out regions, and the temperature."""
-        from pathotune.learn.adapt import frozen_logits, judged, macro_f1
+        from pathotune.learn.adapt.passes import frozen_logits, judged, macro_f1
 
         pieces = self.trainer.material.pieces
         if not runs:
@@ -349,77 +351,10 @@ class _Tuning:
         table = np.stack([np.mean(rows[r], 0) for r in order])
         kinds = np.array([pieces.classes[r] for r in order], np.intp)
         n = len(self.names)
-        scope = _scope(by, pieces.whole)
+        about = scope(by, pieces.whole)
         evaluation = None
         if len(set(kinds.tolist())) == n:
-            evaluation = figures(table, kinds, self.names, self.seed, scope)
+            evaluation = figures(table, kinds, self.names, self.seed, about)
         eye = LinearHead(np.eye(n, dtype=np.float32), np.zeros(n, np.float32))
         heat = calibrated(eye, logits, owners, 1.0).temperature
-        return _words(tuned, fast, by, pieces.whole), evaluation, heat
-
-
-def best_lengths(curves: Sequence[Sequence[Pass]], stages: int) -> list[int]:
-    """Return how many passes of each stage are best on average over several curves.
-
-    A curve that ended early keeps its last value. Stages after the best one are left out.
-    """
-    lengths, lowest = [], []
-    for stage in range(stages):
-        own = [[p.loss for p in c if p.stage == stage and p.loss is not None] for c in curves]
-        own = [c for c in own if c]
-        longest = max((len(c) for c in own), default=0)
-        if not longest:
-            lengths.append(0)
-            lowest.append(np.inf)
-            continue
-        mean = np.mean([c + [c[-1]] * (longest - len(c)) for c in own], axis=0)
-        best = int(np.argmin(mean))
-        lengths.append(best if stage == 0 else best + 1)  # stage 0 counts its start
-        lowest.append(float(mean[best]))
-    for stage in range(int(np.argmin(lowest)) + 1, stages):
-        lengths[stage] = 0
-    return lengths
-
-
-def at(passes: Sequence[Pass], lengths: Sequence[int]) -> Pass:
-    """Return the pass of a training that these lengths end with, or its last one before."""
-    stage = max((s for s, n in enumerate(lengths) if n), default=0)
-    found = [p for p in passes if p.stage < stage]
-    found += [p for p in passes if p.stage == stage and p.epoch <= lengths[stage]]
-    return found[-1]
-
-
-def _plain(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def _scope(by: str, whole: bool) -> str:
-    if whole:
-        return "tiles, some of which may share a patient"
-    return "slides kept apart" if by == "slides" else "regions kept apart"
-
-
-def _words(tuned: list[float], fast: list[float], by: str, whole: bool) -> dict[str, Any]:
-    """Return the verdict: better only when the gain is beyond the spread of the repeats."""
-    gain = np.array(tuned) - np.array(fast)
-    mean, spread = float(gain.mean()), float(gain.std(ddof=1)) if len(gain) > 1 else np.inf
-    kept = "tiles" if whole else by
-    numbers = (
-        f"macro-F1 {np.mean(tuned):.2f} against {np.mean(fast):.2f} on {kept} kept apart, "
-        f"{len(gain)} repeat{'s' if len(gain) > 1 else ''}"
-    )
-    if mean > max(spread, 0.005):
-        word, text = "better", f"Better than the fast model: {numbers}."
-    elif mean < -max(spread, 0.005):
-        word, text = "worse", f"Worse than the fast model: {numbers}."
-    else:
-        word, text = "no better", f"No better than the fast model: {numbers}."
-    return {
-        "word": word,
-        "text": text,
-        "split": kept,
-        "tuned": tuned,
-        "fast": fast,
-        "gain": mean,
-        "spread": None if not np.isfinite(spread) else spread,
-    }
+        return words(tuned, fast, by, pieces.whole), evaluation, heat

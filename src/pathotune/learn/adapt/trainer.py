@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +20,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pathotune.events import Event, Job, Note, PathotuneError, Progress
+from pathotune.learn.adapt.material import Material, back, smooth
+from pathotune.learn.adapt.passes import VIEWS, Pass, Run, judged
 from pathotune.learn.augment import view
-from pathotune.learn.material import Material, back, smooth
 from pathotune.models import runtime
 
 if TYPE_CHECKING:
@@ -33,41 +33,10 @@ if TYPE_CHECKING:
     from pathotune.models.tuning._delta import Stage
 
 _STEP_SECONDS = 0.4
-_VIEWS = 1  # turned views of a tile that it is judged by, tuned and fast alike
 _BROKEN = (
     "The training lost its footing (a number became infinite); it was stopped and the best "
     "weights so far were put back."
 )
-_JUDGED = 200  # tokens of a region that are kept for calibration
-
-
-@dataclass
-class Pass:
-    """What one pass over the material came to.
-
-    `held` maps a region's number to the logits of (some of) its tokens, `rows` to how many
-    of them were taken for each class. `stage` and `epoch` say when it was; epoch 0 of stage
-    0 is the start, before anything was learnt.
-    """
-
-    train_loss: float
-    loss: float | None
-    f1: float | None
-    held: dict[int, NDArray[np.float16]]
-    rows: dict[int, NDArray[np.float64]]
-    stage: int = 0
-    epoch: int = 0
-
-
-@dataclass
-class Run:
-    """A whole training: its passes, the best of them, and the weights of the best."""
-
-    passes: list[Pass] = field(default_factory=list)
-    best: int = -1
-    state: dict[str, Any] = field(default_factory=dict)
-    stopped: bool = False
-    broken: bool = False
 
 
 class Trainer:
@@ -335,13 +304,13 @@ class Trainer:
         found: dict[int, list[NDArray[np.float32]]] = {int(r): [] for r in np.flatnonzero(held)}
         for now in _parts(pieces.of(held), 4 if not self.cuda else 64):
             total: Any = 0
-            for number, which in enumerate(self.material.clean[:_VIEWS]):
+            for number, which in enumerate(self.material.clean[:VIEWS]):
                 with runtime.limited_threads(), torch.no_grad(), self._mixed():
                     features = net.upper(self.material.lower(now, number))
                     z = back(net.logits(features.float()), which)
                     inside = torch.from_numpy(pieces.allowed[now]).to(net.device)
                     total = total + smooth(z.float(), inside, net.card.neighbourhood)
-            z = (total / min(_VIEWS, len(self.material.clean))).cpu().numpy()
+            z = (total / min(VIEWS, len(self.material.clean))).cpu().numpy()
             regions = pieces.regions[now]
             for r in np.unique(regions[regions >= 0]):
                 if held[r]:
@@ -363,52 +332,6 @@ class Trainer:
                     tensor.copy_(state[name])
             net.weight.copy_(state["head"][0])
             net.bias.copy_(state["head"][1])
-
-
-def judged(
-    material: Material, held: NDArray[np.bool_], logits: dict[int, NDArray[np.float32]]
-) -> Pass:
-    """Return loss and F1 of logits (n, C) a region: regions count alike in their class."""
-    pieces = material.pieces
-    n = int(pieces.classes.max()) + 1
-    losses: list[list[float]] = [[] for _ in range(n)]
-    kept: dict[int, NDArray[np.float16]] = {}
-    rows: dict[int, NDArray[np.float64]] = {}
-    for r, z in logits.items():
-        if pieces.whole:
-            z = z.mean(0, keepdims=True)  # a tile is asked about as a whole
-        c = int(pieces.classes[r])
-        shifted = z - z.max(1, keepdims=True)
-        likely = shifted[:, c] - np.log(np.exp(shifted).sum(1))
-        losses[c].append(float(-likely.mean()))
-        rows[r] = np.bincount(z.argmax(1), minlength=n).astype(float)
-        kept[r] = z[:: -(-len(z) // _JUDGED)].astype(np.float16)
-    loss = float(np.mean([np.mean(each) for each in losses if each]))
-    return Pass(math.nan, loss, macro_f1(rows, pieces.classes), kept, rows)
-
-
-def macro_f1(rows: dict[int, NDArray[np.float64]], classes: NDArray[np.intp]) -> float:
-    """Return the macro-F1 of each region's tokens a class found."""
-    n = int(classes.max()) + 1
-    table = np.zeros((n, n))
-    for r, row in rows.items():
-        table[classes[r]] += row
-    present = table.sum(1) > 0
-    f1 = 2 * np.diag(table) / np.maximum(table.sum(0) + table.sum(1), 1e-12)
-    return float(f1[present].mean())
-
-
-def frozen_logits(
-    material: Material, train: NDArray[np.bool_], held: NDArray[np.bool_]
-) -> dict[int, NDArray[np.float32]]:
-    """Return what the fast model, fitted to `train`, says about the regions in `held`."""
-    head = material.probe(train)
-    out = {}
-    for r in np.flatnonzero(held):
-        x = material.frozen[:, material.region == r].astype(np.float32)
-        if x.shape[1]:
-            out[int(r)] = head.logits(x[:_VIEWS].mean(0))
-    return out
 
 
 def _warm_cosine(steps: int) -> Callable[[int], float]:

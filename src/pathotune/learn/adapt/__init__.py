@@ -1,0 +1,1 @@
+"""Training a network on marked tissue; everything here may import torch."""
