@@ -53,15 +53,11 @@ def backbone_for(card: ModelCard, device: str = "auto", allow_download: bool = F
         key = (card.hash(), pick_device(device))
         if key not in _loaded:
             _loaded.clear()  # before loading: two at a time may not fit
-<<<<<<< HEAD
-            _loaded[key] = load_backbone(card, key[1], allow_download, fast=True)
-=======
             _loaded[key] = (
                 load_tuned(card, key[1])
                 if isinstance(card, TunedCard)
-                else load_backbone(card, key[1], allow_download)
+                else load_backbone(card, key[1], allow_download, fast=True)
             )
->>>>>>> 980bfe2 (Adapters, visual prompts and PathoTune: trained on marks or tiles, judged beside the fast model, mapped at the token step)
         return _loaded[key]
 
 
