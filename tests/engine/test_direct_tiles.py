@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -22,9 +22,6 @@ from pathotune.slides.resample import area
 from pathotune.slides.sample import skin_slide
 from pathotune.slides.slide import open_slide
 from pathotune.slides.tile_cache import TILES, TileCache
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 APERIO = "Aperio Image Library v12.0.15 \n900x700 [0,0 900x700] (256x256) |AppMag = 40|MPP = 0.2500"
 SHARED_SLIDES = (
@@ -246,7 +243,7 @@ def test_a_tile_wanted_by_many_threads_is_decoded_once():
     cache = TileCache(10_000_000)
     began, made = threading.Barrier(6), []
 
-    def make() -> np.ndarray:
+    def make(_key) -> np.ndarray:
         made.append(threading.get_ident())
         threading.Event().wait(0.05)
         return np.zeros((10, 10, 3), np.uint8)
@@ -269,18 +266,18 @@ def test_a_tile_wanted_by_many_threads_is_decoded_once():
 
 def test_the_cache_keeps_the_newest_within_its_bytes_and_forgets_an_owner():
     cache = TileCache(5 * 300)
-    tile = lambda: np.zeros((10, 10, 3), np.uint8)  # noqa: E731
+    tile = lambda _: np.zeros((10, 10, 3), np.uint8)  # noqa: E731
     for i in range(9):
         cache.get(("a", i), tile)
-        cache.get(("a", 0), lambda: pytest.fail("used all the time, yet given up"))
+        cache.get(("a", 0), lambda _: pytest.fail("used all the time, yet given up"))
     assert cache.nbytes == 5 * 300
     cache.get(("b", 0), tile)
     cache.forget("a")
     assert cache.nbytes == 300
-    cache.get(("b", 0), lambda: pytest.fail("another owner's tile"))
+    cache.get(("b", 0), lambda _: pytest.fail("another owner's tile"))
     calls = []
-    cache.get(("c", 0), lambda: calls.append(1))
-    cache.get(("c", 0), lambda: calls.append(1))
+    cache.get(("c", 0), lambda _: calls.append(1))
+    cache.get(("c", 0), lambda _: calls.append(1))
     assert calls == [1]  # that a tile is absent is remembered too
 
 
@@ -288,7 +285,7 @@ def test_an_error_reaches_everybody_who_waits_and_is_not_kept():
     cache = TileCache()
     came = threading.Event()
 
-    def fail() -> np.ndarray:
+    def fail(_key) -> np.ndarray:
         came.wait(1)
         raise PathotuneError("broken", "hint")
 
@@ -307,7 +304,7 @@ def test_an_error_reaches_everybody_who_waits_and_is_not_kept():
     for thread in threads:
         thread.join()
     assert len(errors) == 3
-    assert cache.get(("a",), lambda: np.ones(3, np.uint8)) is not None
+    assert cache.get(("a",), lambda _: np.ones(3, np.uint8)) is not None
 
     def some(key):
         if key[1] == 17:
@@ -365,3 +362,57 @@ def test_reading_at_a_place_with_and_without_the_system_s_help(tmp_path, monkeyp
     assert file.read(3, 2) == b"\x03\x04"
     assert file.read(190, 50) == bytes(range(190, 200))
     file.close()
+
+
+def test_memory_that_is_used_again_never_shows_through():
+    """Small cache, many threads: every tile seen holds its own number all over."""
+    cache = TileCache(6 * 128 * 128 * 3)
+    wrong: list[int] = []
+
+    def make(key):
+        out = cache.buffer((128, 128, 3) if key[1] % 3 else (64, 64, 3))
+        out[...] = key[1]
+        return out
+
+    def use(key, tile):
+        if not (tile == key[1]).all():
+            wrong.append(key[1])
+
+    def work(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        for _ in range(40):
+            cache.each([("m", int(i)) for i in rng.integers(0, 40, 8)], make, use)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert cache.nbytes <= cache.limit
+    kept = cache.get(("m", 7), make)
+    cache.each([("n", i) for i in range(30)], make, lambda key, tile: None)
+    assert kept is not None and (kept == 7).all()  # what `get` gave stays as it is
+
+
+def test_memory_goes_back_when_a_slide_is_closed(tmp_path):
+    pages = Path("/proc/self/status")
+    if not pages.is_file():
+        pytest.skip("counts memory where the system shows it")
+
+    def anonymous() -> float:
+        lines = pages.read_text().splitlines()
+        return next(int(n.split()[1]) / 1024 for n in lines if n.startswith("RssAnon"))
+
+    cache = TileCache(60 << 20)
+
+    def make(key):
+        out = cache.buffer((256, 256, 3))
+        out[...] = 1
+        return out
+
+    before = anonymous()
+    cache.each([("x", i) for i in range(900)], make, lambda key, tile: None)
+    assert 40 < anonymous() - before < 80
+    cache.forget("x")
+    assert anonymous() - before < 15

@@ -14,28 +14,34 @@ from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from pathotune.slides.tile_memory import TileMemory
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
 
+    import numpy as np
     from numpy.typing import NDArray
 
     Key = tuple[Hashable, ...]
-    Make = Callable[[], NDArray[Any] | None]
+    Make = Callable[[Key], NDArray[Any] | None]
+    Use = Callable[[Key, NDArray[Any] | None], None]
 
-LIMIT_BYTES = 144 << 20
+LIMIT_BYTES = 128 << 20
 _FEW = 4  # tiles that one thread decodes sooner than a second one wakes up
 _EMPTY_BYTES = 64  # what remembering costs where the file has no tile
 
 
-class _Pending:
-    """A tile that some thread is decoding."""
+class _Kept:
+    """A tile, who decodes it, and who is looking at it."""
 
-    __slots__ = ("done", "error", "tile")
+    __slots__ = ("done", "error", "nbytes", "pixels", "users")
 
     def __init__(self) -> None:
         self.done = threading.Event()
-        self.tile: NDArray[Any] | None = None
         self.error: BaseException | None = None
+        self.pixels: NDArray[Any] | None = None
+        self.nbytes = 0
+        self.users = 1
 
 
 class TileCache:
@@ -49,10 +55,12 @@ class TileCache:
 
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
         self.limit = limit
-        self._tiles: OrderedDict[Key, NDArray[Any] | None] = OrderedDict()
-        self._pending: dict[Key, _Pending] = {}
+        self._tiles: OrderedDict[Key, _Kept] = OrderedDict()
+        self._coming: dict[Key, _Kept] = {}
+        self._memory = TileMemory()
         self._lock = threading.Lock()
         self._bytes = 0
+        self._busy = 0
 
     @property
     def nbytes(self) -> int:
@@ -70,73 +78,25 @@ class TileCache:
         key : tuple
             Begins with the owner that `forget` names.
         make : callable
-            Decodes the tile; None where the file has none, which is remembered.
+            Decodes the tile of a key; None where the file has none, which is
+            remembered.
         """
-        with self._lock:
-            if key in self._tiles:
-                self._tiles.move_to_end(key)
-                return self._tiles[key]
-            pending = self._pending.get(key)
-            mine = pending is None
-            if pending is None:
-                pending = self._pending[key] = _Pending()
-        if not mine:
-            pending.done.wait()
-            if pending.error is not None:
-                raise pending.error
-            return pending.tile
-        try:
-            tile = make()
-        except BaseException as error:
-            pending.error = error
-            with self._lock:
-                self._pending.pop(key, None)
-            raise
-        else:
-            if tile is not None:
-                tile.setflags(write=False)
-            pending.tile = tile
-            with self._lock:
-                if self._pending.pop(key, None) is not None:  # else its owner has been forgotten
-                    self._keep(key, tile)
-            return tile
-        finally:
-            pending.done.set()
+        return self._borrow(key, make).pixels  # never given back: its memory is not used again
 
-    def _keep(self, key: Key, tile: NDArray[Any] | None) -> None:
-        self._tiles[key] = tile
-        self._bytes += _size(tile)
-        while self._bytes > self.limit and self._tiles:
-            self._bytes -= _size(self._tiles.popitem(last=False)[1])
-
-    def each(
-        self,
-        keys: Iterable[Key],
-        make: Callable[[Key], NDArray[Any] | None],
-        use: Callable[[Key, NDArray[Any] | None], None],
-    ) -> None:
-        """Hand every tile to `use`, decoding what is missing in several threads.
+    def each(self, keys: Iterable[Key], make: Make, use: Use) -> None:
+        """Hand every tile to `use`, decoding what is missing in as many threads as are idle.
 
         Parameters
         ----------
         keys : iterable of tuple
             The tiles wanted.
         make : callable
-            As in `get`, given the key.
+            As in `get`; its result is best decoded into a `buffer`.
         use : callable
-            Called once a tile, from any of the threads.
+            Called once a tile, from any of the threads. It must not keep the
+            tile, whose memory will hold another.
         """
-        missing = []
-        for key in keys:
-            with self._lock:
-                here = key in self._tiles
-                tile = self._tiles.get(key)
-                if here:
-                    self._tiles.move_to_end(key)
-            if here:
-                use(key, tile)
-            else:
-                missing.append(key)
+        missing = [key for key in keys if not self._use_if_here(key, use)]
         todo = iter(missing)
         turn = threading.Lock()
         stop = threading.Event()
@@ -148,34 +108,112 @@ class TileCache:
                 if key is None:
                     return
                 try:
-                    use(key, self.get(key, lambda key=key: make(key)))  # type: ignore[misc]
+                    kept = self._borrow(key, make)
+                    try:
+                        use(key, kept.pixels)
+                    finally:
+                        self._give_back(kept)
                 except BaseException:
                     stop.set()
                     raise
 
-        if len(missing) < _FEW:
-            work()
+        if not missing:
             return
-        helpers = [_pool().submit(work) for _ in range(min(_threads(), len(missing) // 2) - 1)]
+        with self._lock:
+            self._busy += 1
+            idle = _threads() - self._busy
+        helpers = []
+        if len(missing) >= _FEW:
+            helpers = [_pool().submit(work) for _ in range(min(idle, len(missing) // 2))]
         try:
             work()
         finally:
+            with self._lock:
+                self._busy -= 1
             # a helper that never began has nothing to give; one at work ends with its tile
             for helper in helpers:
                 if not helper.cancel():
                     helper.result()
 
+    def buffer(self, shape: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """Return memory to decode a tile into, that of a tile given up for it if there is one."""
+        with self._lock:
+            self._make_room(shape[0] * shape[1] * shape[2])
+            return self._memory.take(shape)
+
     def forget(self, owner: Hashable) -> None:
         """Give up all tiles of an owner, the first part of their keys."""
         with self._lock:
             for key in [k for k in self._tiles if k[0] == owner]:
-                self._bytes -= _size(self._tiles.pop(key))
-            for key in [k for k in self._pending if k[0] == owner]:
-                del self._pending[key]
+                self._bytes -= self._tiles.pop(key).nbytes
+            for key in [k for k in self._coming if k[0] == owner]:
+                del self._coming[key]
+            self._memory.clear()
 
+    def _use_if_here(self, key: Key, use: Use) -> bool:
+        with self._lock:
+            kept = self._tiles.get(key)
+            if kept is None:
+                return False
+            self._tiles.move_to_end(key)
+            kept.users += 1
+        try:
+            use(key, kept.pixels)
+        finally:
+            self._give_back(kept)
+        return True
 
-def _size(tile: NDArray[Any] | None) -> int:
-    return _EMPTY_BYTES if tile is None else tile.nbytes
+    def _borrow(self, key: Key, make: Make) -> _Kept:
+        with self._lock:
+            kept = self._tiles.get(key)
+            if kept is not None:
+                self._tiles.move_to_end(key)
+                kept.users += 1
+                return kept
+            kept = self._coming.get(key)
+            mine = kept is None
+            if kept is None:
+                kept = self._coming[key] = _Kept()
+            else:
+                kept.users += 1
+        if mine:
+            self._fill(key, kept, make)
+        else:
+            kept.done.wait()
+        if kept.error is not None:
+            raise kept.error
+        return kept
+
+    def _fill(self, key: Key, kept: _Kept, make: Make) -> None:
+        try:
+            kept.pixels = make(key)
+        except BaseException as error:  # noqa: BLE001 - raised by `_borrow` in all who wait
+            kept.error = error
+        finally:
+            if kept.pixels is not None:
+                kept.pixels.setflags(write=False)
+            kept.nbytes = _EMPTY_BYTES if kept.pixels is None else kept.pixels.nbytes
+            with self._lock:
+                wanted = self._coming.pop(key, None)  # else its owner has been forgotten
+                if wanted is not None and kept.error is None:
+                    self._make_room(kept.nbytes)
+                    if kept.nbytes <= self.limit:
+                        self._tiles[key] = kept
+                        self._bytes += kept.nbytes
+            kept.done.set()
+
+    def _give_back(self, kept: _Kept) -> None:
+        with self._lock:
+            kept.users -= 1
+
+    def _make_room(self, nbytes: int) -> None:
+        """Give up the longest unused tiles; what nobody looks at lends its memory to the next."""
+        while self._bytes + nbytes > self.limit and self._tiles:
+            kept = self._tiles.popitem(last=False)[1]
+            self._bytes -= kept.nbytes
+            if kept.users == 0 and kept.pixels is not None:
+                self._memory.give(kept.pixels)
+        self._memory.shrink(max(0, self.limit - self._bytes))
 
 
 def _threads() -> int:

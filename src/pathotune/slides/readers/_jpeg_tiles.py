@@ -223,7 +223,7 @@ class JpegTiles:
                 "RGB",
                 min_height=shape[0],
                 min_width=shape[1],
-                buffer=np.empty(shape, np.uint8),
+                buffer=TILES.buffer(shape),
             )
         except ValueError:
             return None

@@ -120,7 +120,7 @@ class TiffReader(Reader):
     def _segment(self, level: int, plane: int, index: int) -> NDArray[Any] | None:
         """Return a decoded tile or strip (h, w, samples), or None where the file has none."""
         key = (self._owner, level, plane, index)
-        return TILES.get(key, lambda: self._decode(self._levels[level][plane], index))
+        return TILES.get(key, lambda _: self._decode(self._levels[level][plane], index))
 
     def _decode(self, page: Any, index: int) -> NDArray[Any] | None:
         if index >= len(page.dataoffsets) or page.databytecounts[index] == 0:
