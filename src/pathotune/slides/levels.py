@@ -112,12 +112,18 @@ class LevelArray:
 
 
 class Halved(LevelArray):
-    """Half of a level, decoded at that size: half as many pixels to decode and to draw each way."""
+    """Half of a level, decoded at that size: a quarter of the pixels to load and draw.
+
+    It is one pixel longer than half: napari takes a level only if it has more
+    pixels than the screen, and at exactly half size this one is wanted.
+    """
 
     def __init__(self, slide: Slide, level: int) -> None:
         full = slide.levels[level]
         across, down = 2 * full.downsample_x, 2 * full.downsample_y
-        super().__init__(slide, level, Level(full.width // 2, full.height // 2, across, down))
+        super().__init__(
+            slide, level, Level(full.width // 2 + 1, full.height // 2 + 1, across, down)
+        )
 
     def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         return self._slide.read_reduced(self._level, 2, x, y, width, height)

@@ -10,9 +10,12 @@ given up lends its pages to the next.
 from __future__ import annotations
 
 import mmap
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _OWN_PAGES = 1 << 15  # bytes from which a tile gets pages of its own
 Shape = tuple[int, int, int]
