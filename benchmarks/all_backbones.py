@@ -7,9 +7,10 @@ printed: for a tile, and for an area of tissue, which is what a user waits for (
 and halos differ). A network of more than 200 million weights is not built whole:
 it is timed with two and with six of its blocks and extended to all of them in a straight
 line, and its row says so. Batches are the program's own, but a single tile where one
-takes over 50 GFLOP.
+takes over 50 GFLOP. Both sides run in torch with 32 bits: what OpenVINO gains is told by
+`backbone.py`, whose engine checks real weights.
 
-    python benchmarks/backbones.py [ID ...] [--rounds N] [--device D] [--write]
+    python benchmarks/all_backbones.py [ID ...] [--rounds N] [--device D] [--write]
 
 ``--write`` puts the ratio for an area into the shipped cards as `slower`.
 """
@@ -30,9 +31,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pathotune import places
 from pathotune.models._torchvision import import_timm
-from pathotune.models.backbones import Backbone
+from pathotune.models.backbones import Backbone, load_backbone
 from pathotune.models.cards import DEFAULT_ID, card, cards
-from pathotune.models.extract import backbone_for
 from pathotune.models.families import empty_network, fill
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def main() -> None:
     import_timm()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    default = backbone_for(card(DEFAULT_ID), args.device)
+    default = load_backbone(card(DEFAULT_ID), args.device)
     wanted = args.ids or [c.id for c in cards().values() if c.id != DEFAULT_ID]
     print(f"{'card':22} {'GFLOP':>6} {'img/s':>7} {'ratio':>6} {'slower a mm2':>12}  timed")
     known: dict[tuple[object, ...], tuple[float, float, str]] = {}
