@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Colour of what has no class yet.
 NO_CLASS = (0.45, 0.45, 0.45)
+READY_MS = 300  # after a slide is shown
 
 
 class AnnotationLayers:
@@ -69,7 +70,11 @@ class AnnotationLayers:
         self._zooming.setSingleShot(True)
         self._zooming.setInterval(120)
         self._zooming.timeout.connect(self._zoomed)
-        session.slide_changed.connect(self._on_place)
+        self._readying = QTimer()
+        self._readying.setSingleShot(True)
+        self._readying.setInterval(READY_MS)
+        self._readying.timeout.connect(self._make_ready)
+        session.slide_changed.connect(self._on_slide)
         session.mpp_changed.connect(self._on_place)
         session.annotations_replaced.connect(self._on_replaced)
         session.annotations_changed.connect(self._on_change)
@@ -88,7 +93,7 @@ class AnnotationLayers:
 
     def close(self) -> None:
         """Let go of the session and the viewer; the layers stay."""
-        self.session.slide_changed.disconnect(self._on_place)
+        self.session.slide_changed.disconnect(self._on_slide)
         self.session.mpp_changed.disconnect(self._on_place)
         self.session.annotations_replaced.disconnect(self._on_replaced)
         self.session.annotations_changed.disconnect(self._on_change)
@@ -98,6 +103,7 @@ class AnnotationLayers:
             self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
         self.pen = None
         self._zooming.stop()
+        self._readying.stop()
         self.regions.close()
         self.points.close()
         type(self)._all.pop(self.session, None)
@@ -295,6 +301,16 @@ class AnnotationLayers:
         names = self.class_names()
         if self.active_class not in names:
             self.choose_class(names[0] if names else None)
+
+    def _on_slide(self, *_: Any) -> None:
+        self._on_place()
+        if self.session.slide is not None:
+            self._readying.start()
+
+    def _make_ready(self) -> None:
+        """Have the layer before the first stroke or import, which would wait for napari."""
+        if self.session.slide is not None and self.viewer is not None:
+            self.regions.make()
 
     def _on_place(self, *_: Any) -> None:
         for layer in (self.regions.layer, self.points.layer):

@@ -10,7 +10,6 @@ dock) redraws the annotations it names. Nothing half drawn ever reaches the set.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,8 @@ import shapely
 from qtpy.QtCore import QTimer
 
 from napari_pathotune._annotation_geometry import Outline, drawn, edited, is_points, outlines
+from napari_pathotune._region_feed import Feed
+from napari_pathotune._region_rows import Row, by_hand, is_detection, mend_colours, same_outline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,23 +39,6 @@ FILL = 0.12
 LABEL = {"string": "{class}", "size": 9, "color": "black", "anchor": "upper_left"}
 
 
-@dataclass(slots=True)
-class _Row:
-    """Which outline of which annotation one shape of the layer is.
-
-    `mark` is the annotation as it is shown, None where the screen may differ from the set.
-    """
-
-    id: str
-    outline: Outline
-    mark: Annotation | None = None
-
-    def shows(self, mark: Annotation) -> bool:
-        """Tell whether this is how `mark` is drawn, whatever class it has by now."""
-        was = self.mark
-        return was is not None and was.geometry is mark.geometry and was.width == mark.width
-
-
 class RegionLayer:
     """Regions as napari shapes; `board` is the `AnnotationLayers` it belongs to."""
 
@@ -64,17 +48,21 @@ class RegionLayer:
         self.undrawn = 0
         self.drawing_mode = ""
         self.discard_next = False
-        self._rows: list[_Row | None] = []
+        self._rows: list[Row | None] = []
         self._ours = False
         self._stale: set[str] = set()
         self._settling = QTimer()
         self._settling.setSingleShot(True)
         self._settling.timeout.connect(self.settle)
+        self._feed = Feed(
+            self._put, self._show, lambda: not self.drawing_mode and self.layer is not None
+        )
 
     def make(self) -> Any:
         """Return the layer; made when it is first needed, or was thrown away."""
         if self.layer is None:
             self._rows = []
+            self._feed.drop()
             self.drawing_mode = ""
             self.layer = layer = self.board.add_layer(
                 "add_shapes", "Regions", features={"class": np.array([], dtype=object)}
@@ -93,6 +81,7 @@ class RegionLayer:
     def close(self) -> None:
         """Stop the timers and let go of the layer's events."""
         self._settling.stop()
+        self._feed.stop()
         if self.layer is not None:
             self.layer.events.data.disconnect(self._on_data)
             self.layer.events.features.disconnect(self._on_features)
@@ -131,6 +120,7 @@ class RegionLayer:
             return
         if wanted is not None and len(wanted) > MANY:
             wanted = None
+        self._feed.drop(wanted)
         regions = [a for a in items if not is_points(a) and (wanted is None or a.id in wanted)]
         if wanted is None:
             regions = self._drawable(regions)
@@ -144,42 +134,78 @@ class RegionLayer:
             for i, r in enumerate(self._rows)
             if r is None or ((wanted is None or r.id in wanted) and r.id not in same)
         ]
-        fresh = [a for a in regions if a.id not in same]
-        added = [_Row(a.id, outline, a) for a in fresh for outline in outlines(a)]
-        with self.ours():
-            if gone:
+        if len(gone) > MANY:
+            # napari is slow to take many out from between others: all go, and the rest comes back.
+            if wanted is not None:
+                self.redraw(items)
+                return
+            gone, same = list(range(len(self._rows))), set()
+        if gone:
+            with self.ours():
                 layer.remove(gone)
                 dead = set(gone)
                 self._rows = [r for i, r in enumerate(self._rows) if i not in dead]
-            if added:
-                layer.add(
-                    [r.outline.vertices for r in added],
-                    shape_type=[r.outline.shape_type for r in added],
-                    edge_width=self.edge_width(),
-                )
-                self._rows += added
+        self._feed.add([a for a in regions if a.id not in same])
         self.paint()
+
+    def _put(self, regions: list[Annotation]) -> None:
+        """Take some regions into the layer, above the others, without drawing it yet."""
+        assert self.layer is not None
+        rows = [Row(a.id, outline, a) for a in regions for outline in outlines(a)]
+        if not rows:
+            return
+        edge, face = self._colours([*rows])
+        mend_colours(self.layer)
+        with self.ours(), self.layer.events.set_data.blocker():
+            self.layer.add(
+                [r.outline.vertices for r in rows],
+                shape_type=[r.outline.shape_type for r in rows],
+                edge_width=self.edge_width(),
+                edge_color=edge,
+                face_color=face,
+            )
+            self._rows += rows
+            self._name()
+
+    def _show(self) -> None:
+        if self.layer is not None:
+            with self.ours():
+                self.layer.refresh()
+
+    def _colours(self, rows: list[Row | None]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return colours of edges and faces, (n, 4) each."""
+        names = [None if r is None else self.board.class_of(r.id) for r in rows]
+        known = {name: self.board.colour(name) for name in set(names)}
+        edge = np.array([(*known[n], 1.0) for n in names]).reshape(-1, 4)
+        face = edge.copy()
+        face[:, 3] = [FILL if r is not None and r.outline.filled else 0 for r in rows]
+        return edge, face
+
+    def _name(self) -> None:
+        """Write the classes into the layer's table, for the labels and the hover."""
+        assert self.layer is not None
+        shown = []
+        for r in self._rows:
+            first = r is not None and r.outline.ring == r.outline.part == 0
+            name = self.board.class_of(r.id) if r is not None and first else None
+            shown.append((name or "no class") if first else "")
+        if list(self.layer.features["class"]) != shown:
+            self.layer.features = {"class": np.array(shown, dtype=object)}
 
     def paint(self) -> None:
         """Give every shape the colour of its class, and its name for the label and the hover."""
         layer = self.layer
         if layer is None or self.drawing_mode or len(self._rows) != layer.nshapes:
             return
-        by_id = {r.id: self.board.class_of(r.id) for r in self._rows if r is not None}
-        names = [by_id[r.id] if r is not None else None for r in self._rows]
+        mend_colours(layer)
         with self.ours(), layer.block_update_properties():
-            if names:
-                edge = np.array([(*self.board.colour(n), 1.0) for n in names])
-                face = edge.copy()
-                face[:, 3] = [FILL if r is not None and r.outline.filled else 0 for r in self._rows]
+            if self._rows:
+                edge, face = self._colours(self._rows)
                 if not np.array_equal(layer.edge_color, edge.astype(np.float32)):
                     layer.edge_color = edge
                 if not np.array_equal(layer.face_color, face.astype(np.float32)):
                     layer.face_color = face
-            first = [r is not None and r.outline.ring == r.outline.part == 0 for r in self._rows]
-            shown = [(n or "no class") if f else "" for n, f in zip(names, first, strict=True)]
-            if list(layer.features["class"]) != shown:
-                layer.features = {"class": np.array(shown, dtype=object)}
+            self._name()
 
     def show_pen_colour(self) -> None:
         """Set what napari draws the next region with."""
@@ -230,7 +256,7 @@ class RegionLayer:
         """Leave out what napari could not carry: detections first, then the oldest."""
         kept = regions
         if len(regions) > MOST_DRAWN:
-            kept = [a for a in regions if not _is_detection(a)][-MOST_DRAWN:]
+            kept = [a for a in regions if not is_detection(a)][-MOST_DRAWN:]
         undrawn = len(regions) - len(kept)
         if undrawn and undrawn != self.undrawn:
             self.board.note.emit(
@@ -241,7 +267,7 @@ class RegionLayer:
         return kept
 
     def _known(self) -> set[str]:
-        return {r.id for r in self._rows if r is not None}
+        return {r.id for r in self._rows if r is not None} | self._feed.ids()
 
     # ---- from the screen to the set -------------------------------------------------------
 
@@ -258,8 +284,10 @@ class RegionLayer:
             self._take_edited([int(i) for i in event.data_indices])
         elif action == "removed":
             self._take_removed([int(i) for i in event.data_indices])
-        if self._stale and not self.drawing_mode:
-            self._settling.start()
+        if not self.drawing_mode:
+            self._feed.go_on()
+            if self._stale:
+                self._settling.start()
 
     def _on_features(self, *_: Any) -> None:
         # Pasting tells of itself only here.
@@ -285,8 +313,8 @@ class RegionLayer:
                 self._stale.add("")
                 continue
             new = self.board.new_annotation(*found)
-            fits = _same_outline(new, kind, vertices)
-            self._rows[index] = _Row(new.id, _Outline(kind, vertices), new if fits else None)
+            fits = same_outline(new, kind, vertices)
+            self._rows[index] = Row(new.id, by_hand(kind, vertices), new if fits else None)
             if not fits:
                 self._stale.add(new.id)
             with self.board.editing():
@@ -314,7 +342,7 @@ class RegionLayer:
             ]
             for i, outline, vertices in zip(mine, before, after, strict=True):
                 moved = Outline(outline.part, outline.ring, types[i], vertices, outline.filled)
-                self._rows[i] = _Row(id_, moved, new if fits else None)
+                self._rows[i] = Row(id_, moved, new if fits else None)
             if not fits:
                 self._stale.add(id_)
             if new is None:
@@ -339,7 +367,7 @@ class RegionLayer:
             with self.board.editing():
                 self.board.annotations.remove(gone)
 
-    def _row(self, index: int) -> _Row | None:
+    def _row(self, index: int) -> Row | None:
         return self._rows[index] if 0 <= index < len(self._rows) else None
 
     def _on_selection(self, *_: Any) -> None:
@@ -360,23 +388,4 @@ class RegionLayer:
             return
         stale, self._stale = self._stale, set()
         self.redraw(list(self.board.annotations.items), stale)
-
-
-def _Outline(kind: str, vertices: NDArray[np.float64]) -> Outline:
-    return Outline(0, 0, kind, vertices, True)
-
-
-def _same_outline(new: Annotation, kind: str, vertices: NDArray[np.float64]) -> bool:
-    """Tell whether what napari shows is already how this annotation is drawn."""
-    shown = outlines(new)
-    if kind == "ellipse":
-        return True  # napari's own ellipse is as good as ours
-    return (
-        len(shown) == 1 and shown[0].shape_type == kind and len(shown[0].vertices) == len(vertices)
-    )
-
-
-def _is_detection(annotation: Annotation) -> bool:
-    extra = annotation.extra
-    inner = extra.get("properties", {}) if isinstance(extra.get("properties"), dict) else {}
-    return str(extra.get("objectType", inner.get("objectType", ""))) in {"detection", "cell"}
+        self._feed.go_on()

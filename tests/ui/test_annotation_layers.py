@@ -381,3 +381,58 @@ def test_point_annotations_are_not_drawn_as_outlines(bare_desk):
     bare_desk.marks.add(mark("p", Point(10, 10), "point"))
     in_step(bare_desk)
     assert bare_desk.board.points.layer.symbol[0] is not None
+
+
+def many(n, name="Tumour"):
+    places = [(60 * (i % 20), 40 * (i // 20)) for i in range(n)]
+    return [mark(f"{name}{i}", box(x, y, x + 20, y + 20)) for i, (x, y) in enumerate(places)]
+
+
+def test_hundreds_of_regions_come_in_slices_and_stay_in_step(desk, wait_until, monkeypatch):
+    """No slice holds the window up, and a pen that comes between finds the layer in order."""
+    import time
+
+    shown = desk.board.regions
+    shown.make()
+    slices = []
+    real = shown._feed._put
+
+    def timed(regions):
+        began = time.thread_time()
+        real(regions)
+        slices.append((len(regions), (time.thread_time() - began) * 1000))
+
+    monkeypatch.setattr(shown._feed, "_put", timed)
+    holed = mark("holed", box(800, 800, 900, 900).difference(box(830, 830, 860, 860)))
+    desk.marks.add(*many(300), holed)
+    assert 0 < shown.layer.nshapes < 150 and len(shown._feed)
+    desk.marks.remove(["Tumour5", "Tumour250"])
+    desk.marks.reclass(["Tumour260"], "Stroma")
+    desk.pen.take("rectangle")
+    desk.drag((300, 200), (400, 300), (500, 400))
+    assert desk.marks.items[-1].kind == "rectangle"
+    wait_until(lambda: not len(shown._feed))
+    desk.settle()
+    in_step(desk)
+    assert len(slices) > 4 and sum(n for n, _ in slices) >= 300
+    assert sorted(ms for _, ms in slices)[len(slices) // 2] < 50
+    for _ in range(4):
+        desk.marks.undo()
+    assert len(shown.layer.edge_color) == shown.layer.nshapes
+    wait_until(lambda: not len(shown._feed))
+    assert not desk.marks.items
+    in_step(desk)
+    desk.marks.redo()
+    desk.marks.clear()
+    in_step(desk)
+    assert not len(shown._feed)
+
+
+def test_few_that_are_left_of_many_are_there_at_once(desk, wait_until):
+    desk.marks.add(*many(5, "Stroma"))
+    desk.marks.add(*many(200))
+    wait_until(lambda: not len(desk.board.regions._feed))
+    in_step(desk)
+    desk.marks.undo()
+    in_step(desk)
+    assert desk.board.regions.layer.nshapes == 5
