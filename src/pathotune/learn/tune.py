@@ -138,7 +138,7 @@ def tune(
     from pathotune.learn.adapt.material import Material
     from pathotune.learn.adapt.trainer import Trainer
     from pathotune.models import text
-    from pathotune.models.runtime import pick_device
+    from pathotune.models.runtime import pick_device, split
     from pathotune.models.tuning._delta import Setting
     from pathotune.models.tuning._net import Net
 
@@ -150,7 +150,7 @@ def tune(
             f"{module.LABEL} cannot tune {card.name}. {reason}",
             "Choose another method or another backbone.",
         )
-    device = pick_device(device)
+    device = split(pick_device(device))[0]
     cuda = device.startswith("cuda")
     setting = Setting(not cuda, {}, sentence or text.sentence(names), text_folder)
     net = Net(card, device)

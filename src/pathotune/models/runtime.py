@@ -204,15 +204,6 @@ def limited_threads() -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def has_bfloat16() -> bool:
-    """Tell whether the processor multiplies in bfloat16; elsewhere it would be slower."""
-    import torch
-
-    ask = getattr(torch.cpu, "get_capabilities", None)
-    found = ask() if ask is not None else {}
-    return bool(found.get("avx512_bf16") or found.get("amx_bf16") or found.get("bf16"))
-
-
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that memory ran out, on any device."""
     if isinstance(error, MemoryError):

@@ -141,6 +141,6 @@ def load_tuned(card: TunedCard, device: str) -> Backbone:
     PathotuneError
         Weights missing, or a bundle whose parts do not fit its method.
     """
-    from pathotune.models.tuning._running import TunedBackbone
+    from pathotune.models.tuning._running import tuned_backbone
 
-    return TunedBackbone(card, device)
+    return tuned_backbone(card, device)

@@ -225,7 +225,7 @@ class Trainer:
     def _mixed(self) -> Any:
         """Return the context of half-precision arithmetic, where the processor has it."""
         kind = "cuda" if self.cuda else "cpu"
-        fast = self.cuda or (self.net.device == "cpu" and runtime.has_bfloat16())
+        fast = self.cuda or (self.net.device == "cpu" and runtime.has_bf16())
         return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
 
     def _halve(self, error: BaseException) -> Note:

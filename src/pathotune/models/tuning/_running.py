@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pathotune import plugins
+from pathotune.models import runtime
 from pathotune.models.backbones import Backbone
 from pathotune.models.tuned import METHODS, TunedCard, config_of
 from pathotune.models.tuning._delta import Setting
@@ -39,21 +40,31 @@ def net_of(bundle: ModelBundle, device: str) -> Net:
     return net
 
 
-class TunedBackbone(Backbone):
-    """A tuned model; `tokens` gives centred logits (B, core, core, C)."""
+class TunedEngine:
+    """Runs a tuned network with torch in 32 bits; what it gives are centred logits."""
 
-    def __init__(self, card: TunedCard, device: str) -> None:
-        assert card.bundle is not None
-        super().__init__(card, device, [], None)
-        self._net = net_of(card.bundle, device)
+    lanes = 1
+    name = "torch, f32"
 
-    def _forward(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
+    def __init__(self, net: Net) -> None:
+        self._net = net
+
+    def run(self, tiles: NDArray[np.uint8], threads: int) -> NDArray[np.float32]:
+        """Return the logits (B, T, T, C) of whole tiles (B, P, P, 3)."""
         import torch
 
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+        net = self._net
         with torch.inference_mode():
-            z: Any = self._net.logits(self._net.upper(self._net.lower(self._net.pixels(tiles))))
-            if crop:
-                z = z[:, crop:-crop, crop:-crop]
+            z: Any = net.logits(net.upper(net.lower(net.pixels(tiles))))
             z = z - z.mean(-1, keepdim=True)
             result: NDArray[np.float32] = z.float().contiguous().cpu().numpy()
             return result
+
+
+def tuned_backbone(card: TunedCard, device: str) -> Backbone:
+    """Return a tuned model as a backbone whose tokens are logits."""
+    assert card.bundle is not None
+    net = net_of(card.bundle, runtime.split(device)[0])
+    return Backbone(card, device, [], None, TunedEngine(net))
