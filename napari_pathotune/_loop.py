@@ -154,12 +154,12 @@ class MapLoop:
         slide, tissue = session.slide, session.tissue
         if slide is None or slide.mpp is None or tissue is None:
             return
-        card_id = session.card_id
+        card_id, device = session.card_id, session.device
         if self._fetch(card_id):
             return
         session.run(
             "files",
-            lambda: make_plan(slide, tissue, card_id),
+            lambda: make_plan(slide, tissue, card_id, device),
             what="Looking for features",
             where="slide",
             key="plan",

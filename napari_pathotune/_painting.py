@@ -68,7 +68,7 @@ class Todo:
         self.painted = box if self.painted is None else self.painted.merge(box)
 
 
-def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
+def make_plan(slide: Slide, tissue: Any, card_id: str, device: str = "auto") -> Plan:
     """Open the features of a slide for a backbone (files lane).
 
     Raises
@@ -98,7 +98,7 @@ def make_plan(slide: Slide, tissue: Any, card_id: str) -> Plan:
     )
     root = _settings.cache_root()
     FeatureStore.evict(_settings.cache_bytes(), root)
-    store = FeatureStore.open(slide.stamp, backbone, grid, root=root)
+    store = FeatureStore.open(slide.stamp, backbone, grid, root=root, device=device)
     cells = grid.cells(tissue, margin_tokens=backbone.neighbourhood // 2)
     return Plan(backbone, grid, store, cells, grid.tokens(tissue))
 

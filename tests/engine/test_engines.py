@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from pathotune.models import extract, runtime
 from pathotune.models.backbones import load_backbone
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.cards import DEFAULT_ID, card
+from pathotune.models.engines import batch as batch_of
 from pathotune.models.engines import choice, compiled, openvino, trust
-from pathotune.models.features import box_mean
+from pathotune.models.features import FeatureStore, box_mean
 from pathotune.models.tuning.linear import LinearHead
 from pathotune.slides.sample import sample_slide
 from pathotune.slides.slide import open_slide
@@ -253,9 +255,12 @@ def test_bf16_is_read_from_the_processor(monkeypatch):
 def test_work_begun_ahead_comes_back_in_order(tiny_card):
     backbone = load_backbone(tiny_card)
     batches = [tiles(n) for n in (2, 3, 1)]
-    waiting = [backbone.start(b) for b in batches]
-    for batch, result in zip(batches, waiting, strict=True):
-        np.testing.assert_array_equal(result(), backbone.tokens(batch))
+    with backbone.ahead() as begin:
+        waiting = [begin(b) for b in batches]
+        done = [w.result() for w in waiting]
+    assert not [t for t in threading.enumerate() if t.name.startswith("pathotune-model")]
+    for batch, result in zip(batches, done, strict=True):
+        np.testing.assert_array_equal(result, backbone.tokens(batch))
 
 
 def test_choice_asks_for_no_converter_on_a_graphics_card(tiny_card):
@@ -268,3 +273,70 @@ def test_choice_asks_for_no_converter_on_a_graphics_card(tiny_card):
     engine, notes = choice.choose(tiny_card, "cuda", load)
     assert engine.half and engine.lanes == 2 and loaded and notes == []
     assert not choice.choose(tiny_card, "cuda-f32", load)[0].half
+
+
+def test_the_batch_grows_while_a_tile_gets_cheaper_and_stops_before_memory_ends():
+    sizes = []
+
+    def run(batch, costs, limit=10**9):
+        sizes.append(len(batch))
+        if len(batch) > limit:
+            raise RuntimeError("CUDA out of memory")
+        clock[0] += costs(len(batch))
+
+    clock = [0.0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_of.time, "perf_counter", lambda: clock[0])
+        fixed = 0.01  # a start costs ten tiles
+
+        def search(costs, limit=10**9, most=512):
+            return batch_of.find(lambda b: run(b, costs, limit), 8, released.append_none, most)
+
+        released = _Released()
+        assert search(lambda n: fixed + 0.001 * n) == 128  # 256 would save less than a twentieth
+        assert search(lambda n: 0.001 * n) == 1
+        assert search(lambda n: 0.1 + 1e-6 * n) == 64 * 8  # until no more is allowed
+        assert search(lambda n: 0.1 + 1e-6 * n, most=16) == 16
+        assert search(lambda n: 0.3) == 1  # the next could keep a cancel waiting
+        assert not released.times
+        assert search(lambda n: fixed, limit=40) == 16 and released.times == 1
+        with pytest.raises(ValueError, match="a bug"):
+            batch_of.find(_bug, 8, released.append_none)
+
+
+class _Released:
+    times = 0
+
+    def append_none(self):
+        self.times += 1
+
+
+def _bug(_batch):
+    raise ValueError("a bug")
+
+
+def test_a_batch_is_remembered(fresh):
+    found = iter([7, 9])
+    assert batch_of.remembered(["card", "net"], lambda: next(found)) == 7
+    assert batch_of.remembered(["card", "net"], lambda: next(found)) == 7
+    assert batch_of.remembered(["card", "other"], lambda: next(found)) == 9
+
+
+def test_two_lanes_that_run_out_of_memory_halve_once(tiny_card):
+    backbone = load_backbone(tiny_card)
+    backbone.batch = 8
+    for _ in range(2):
+        backbone._halve(MemoryError(), 8)
+    assert backbone.batch == 4 and len(backbone.notes()) == 1
+
+
+def test_exact_features_are_kept_apart(tiny_card, tmp_path):
+    grid = TileGrid.plan(400, 400, 0.5, mpp=0.5, tile_px=64, token_px=8, halo=1)
+    token = np.ones((grid.core, grid.core, tiny_card.dims), np.float32)
+    with (
+        FeatureStore.open("s", tiny_card, grid, tmp_path, device="auto") as fast,
+        FeatureStore.open("s", tiny_card, grid, tmp_path, device="cpu") as same,
+        FeatureStore.open("s", tiny_card, grid, tmp_path, device="cpu-f32") as exact,
+    ):
+        fast.put((0, 0), token)
+        assert same.has((0, 0)) and not exact.has((0, 0))

@@ -139,7 +139,7 @@ def train(
                 for r, c in zip(labelled.region_ids, labelled.region_class, strict=True)
             ]
             store = (
-                stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
+                stack.enter_context(FeatureStore.open(slide.stamp, card, grid, device=device))
                 if stores is None
                 else stores[i]
             )

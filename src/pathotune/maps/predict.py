@@ -126,7 +126,7 @@ def predict(
         if store is not None and corner and fits and not isinstance(card, TunedCard):
             kept = store
         else:
-            kept = stack.enter_context(FeatureStore.open(slide.stamp, card, grid))
+            kept = stack.enter_context(FeatureStore.open(slide.stamp, card, grid, device=device))
         for box in _chunks(frame):
             done = painted(box)
             if done is not None:

@@ -11,7 +11,8 @@ happens to share its batch. What runs the networks is an engine (`engines`).
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,13 @@ import numpy as np
 from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
+from pathotune.models.engines import batch
 from pathotune.models.engines.eager import EagerEngine
 from pathotune.models.families import empty_network, fill, misfit, to_timm
 from pathotune.models.weights import is_offline, read_state, resolve, set_offline
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -68,7 +70,9 @@ def load_backbone(
     from pathotune.models.engines.choice import choose
 
     engine, notes = choose(card, device, load)
-    return Backbone(card, device, [], None, engine, notes)
+    backbone = Backbone(card, device, [], None, engine, notes)
+    backbone.find_batch()
+    return backbone
 
 
 def load_networks(
@@ -169,8 +173,8 @@ class Backbone:
         self._check_projection()
         where = runtime.split(device)[0]
         self.engine = engine or EagerEngine(card, where, networks, projection)
-        self._lanes: ThreadPoolExecutor | None = None
         self._own = threading.local()
+        self._halving = threading.Lock()
 
     def _check_projection(self) -> None:
         if self._projection is None:
@@ -218,21 +222,40 @@ class Backbone:
         """Return the tokens of whole tiles, halo included: (B, T, T, D) float32."""
         return self._run(tiles, 0)
 
-    def start(self, tiles: NDArray[np.uint8]) -> Callable[[], NDArray[np.float32]]:
-        """Begin with a batch and return at once; what comes back waits for its `tokens`.
+    def find_batch(self) -> None:
+        """On a graphics card: find the batch that suits it, once for card and network."""
+        where = runtime.split(self.device)[0]
+        if not where.startswith("cuda"):
+            return
+        import torch
 
-        The batches of one caller are computed in order, as many at a time as the
-        engine has lanes.
+        key = [torch.cuda.get_device_name(where), self.card.hash(), self.device, torch.__version__]
+        self.batch = batch.remembered(
+            key,
+            lambda: batch.find(
+                lambda tiles: self._forward(tiles, 0),
+                self.card.tile_px,
+                lambda: runtime.release_memory(where),
+            ),
+        )
+
+    @contextmanager
+    def ahead(self) -> Iterator[Callable[[NDArray[np.uint8]], Future[NDArray[np.float32]]]]:
+        """Compute in threads of its own: gives a function that begins with a batch.
+
+        Batches are begun in order, as many at a time as the engine has lanes; what
+        the function returns will hold their `tokens`. Leaving waits for the batches
+        that run and gives up those that do not yet.
         """
-        if self._lanes is None:
-            self._lanes = ThreadPoolExecutor(self.engine.lanes, "pathotune-model")
-        threads = runtime.threads_here()
+        threads = runtime.threads_here()  # the caller's share of the cores, not a lane's
+        lanes = ThreadPoolExecutor(self.engine.lanes, "pathotune-model", self._share, (threads,))
+        try:
+            yield lambda tiles: lanes.submit(self.tokens, tiles)
+        finally:
+            lanes.shutdown(wait=True, cancel_futures=True)
 
-        def work() -> NDArray[np.float32]:
-            self._own.threads = threads  # the caller's share of the cores, not this thread's
-            return self.tokens(tiles)
-
-        return self._lanes.submit(work).result
+    def _share(self, threads: int) -> None:
+        self._own.threads = threads
 
     def _threads(self) -> int:
         return int(getattr(self._own, "threads", 0)) or runtime.threads_here()
@@ -245,31 +268,35 @@ class Backbone:
         out = np.empty((len(tiles), grid, grid, self.card.dims), dtype=np.float32)
         start = 0
         while start < len(tiles):
-            chunk = tiles[start : start + self.batch]
+            size = self.batch
+            chunk = tiles[start : start + size]
             try:
-                out[start : start + len(chunk)] = self._forward(_padded(chunk, self.batch), crop)[
+                out[start : start + len(chunk)] = self._forward(_padded(chunk, size), crop)[
                     : len(chunk)
                 ]
             except (RuntimeError, MemoryError) as error:
                 if not runtime.is_out_of_memory(error):
                     raise
-                self._halve(error)
+                self._halve(error, size)
                 continue
             start += len(chunk)
         return out
 
-    def _halve(self, error: BaseException) -> None:
+    def _halve(self, error: BaseException, size: int) -> None:
         runtime.release_memory(self.device)
-        if self.batch == 1:
-            raise runtime.too_little_memory(self.card, self.device) from error
-        self.batch //= 2
-        self._notes.append(
-            Note(
-                "Memory ran short: the computation goes on with "
-                f"{self.batch} tile{'s' if self.batch > 1 else ''} at a time.",
-                "warning",
+        with self._halving:
+            if self.batch < size:  # another lane met the same end and has done it
+                return
+            if size == 1:
+                raise runtime.too_little_memory(self.card, self.device) from error
+            self.batch = size // 2
+            self._notes.append(
+                Note(
+                    "Memory ran short: the computation goes on with "
+                    f"{self.batch} tile{'s' if self.batch > 1 else ''} at a time.",
+                    "warning",
+                )
             )
-        )
 
     def _forward(self, tiles: NDArray[np.uint8], crop: int) -> NDArray[np.float32]:
         x = self.engine.run(tiles, self._threads())

@@ -9,6 +9,7 @@ When nothing is missing no network is loaded at all.
 from __future__ import annotations
 
 import time
+from collections import deque
 from contextlib import closing
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from pathotune.events import Job, Note, Progress, TilesDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from concurrent.futures import Future
 
     import numpy as np
     from numpy.typing import NDArray
@@ -135,17 +137,14 @@ def compute_features(
         yield Note(store.problem, "warning")
     if not len(todo):
         return
-    from pathotune.models.runtime import limited_threads
     from pathotune.slides.tiles import read_batches
 
     told = store.problem
     backbone = backbone_for(card, device, allow_download)
     begun, done = time.monotonic(), 0
     batches = read_batches(slide, grid, _Queue(grid, todo, focus), backbone.batch)
-    with closing(batches):
-        for done_cells, tiles in batches:
-            with limited_threads():
-                tokens = backbone.tokens(tiles)
+    with closing(batches), closing(_ahead(backbone, batches)) as results:
+        for done_cells, tokens in results:
             yield from backbone.notes()
             for cell, block in zip(done_cells, tokens, strict=True):
                 store.put(cell, block)
@@ -157,3 +156,23 @@ def compute_features(
             done += len(done_cells)
             left = (time.monotonic() - begun) / done * (len(todo) - done)
             yield Progress(before + done, total, _WHAT, left)
+
+
+def _ahead(
+    backbone: Backbone, batches: Iterable[tuple[NDArray[np.int32], NDArray[np.uint8]]]
+) -> Generator[tuple[NDArray[np.int32], NDArray[np.float32]], None, None]:
+    """Give the tokens of batches in their order, with the next under way meanwhile.
+
+    Keeping one batch's features, and reading the one after the next, then cost the
+    model no time. What was begun when this is closed is waited for: one batch a lane.
+    """
+    under_way: deque[tuple[NDArray[np.int32], Future[NDArray[np.float32]]]] = deque()
+    with backbone.ahead() as begin:
+        for cells, tiles in batches:
+            under_way.append((cells, begin(tiles)))
+            if len(under_way) > backbone.engine.lanes:
+                first, tokens = under_way.popleft()
+                yield first, tokens.result()
+        while under_way:
+            first, tokens = under_way.popleft()
+            yield first, tokens.result()

@@ -3,7 +3,7 @@
 A backbone looks at every piece of tissue once; its tokens are kept as eight-bit
 numbers with one scale a token, in blocks of one tile. Every probe, window and
 export reads them from here through numpy alone. The key is the slide's stamp,
-the card's hash and the lattice: a changed slide or weight file finds an empty
+the card's hash, the lattice and the exactness asked for: a changed slide or weight file finds an empty
 store, and old ones are thrown out oldest first. A full disk costs the keeping,
 not the work: what no longer fits stays in memory.
 """
@@ -90,7 +90,12 @@ class FeatureStore:
 
     @classmethod
     def open(
-        cls, slide_stamp: str, card: ModelCard, grid: TileGrid, root: Path | None = None
+        cls,
+        slide_stamp: str,
+        card: ModelCard,
+        grid: TileGrid,
+        root: Path | None = None,
+        device: str = "auto",
     ) -> FeatureStore:
         """Open the store of a slide, a card and a lattice; empty when there is none yet.
 
@@ -105,6 +110,9 @@ class FeatureStore:
         grid : TileGrid
         root : Path, optional
             Folder of all stores; by default in the user's cache.
+        device : str
+            Where features will be computed. Those of 32 bits ("cpu-f32") are kept apart:
+            16 bits move a token by one and a half times what keeping it in eight does.
         """
         lattice = grid.lattice
         facts = {
@@ -114,6 +122,8 @@ class FeatureStore:
             "lattice": [lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols],
             "tile": [grid.core, grid.halo, grid.token_px, card.dims],
         }
+        if device.endswith("-f32"):
+            facts["exact"] = True
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
         folder = (_cache.root(root) / key).absolute()
         with cls._open_lock:
