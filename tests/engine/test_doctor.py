@@ -12,7 +12,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from pathotune.models import _torchvision, cards, doctor, runtime, weights
+from pathotune.models import _torchvision, cards, doctor, quiet, runtime, weights
+from pathotune.models.engines import compiled, openvino
 
 
 def by_name(findings, name):
@@ -89,6 +90,35 @@ def test_a_card_in_use_shows_its_memory_and_driver(monkeypatch):
     findings = doctor._device()
     assert all(f.ok for f in findings)
     assert "8 GB" in findings[0].text and "570.1" in findings[1].text
+
+
+def test_what_computes_on_the_processor_is_told(monkeypatch, tiny_folder):
+    found = doctor._engine()
+    assert all(f.ok for f in found) and "computes on the processor" in found[0].text
+    monkeypatch.setattr(openvino, "available", lambda: False)
+    (absent,) = doctor._engine()
+    assert absent.ok and "not installed" in absent.text and "pip install" in absent.hint
+    monkeypatch.undo()
+
+    def broken():
+        raise ImportError("libopenvino.so not found")
+
+    monkeypatch.setattr(openvino, "available", lambda: True)
+    monkeypatch.setattr(quiet, "import_openvino", broken)
+    (bad,) = doctor._engine()
+    assert not bad.ok and "does not load" in bad.text
+
+
+def test_the_verdict_on_the_default_network_is_told(monkeypatch, tmp_path):
+    if not openvino.available():
+        pytest.skip("OpenVINO is not installed")
+    monkeypatch.setenv("PATHOTUNE_COMPILED", str(tmp_path))
+    assert compiled.keep(
+        compiled.folder(cards.card(cards.DEFAULT_ID).hash(), runtime.has_bf16()),
+        [],
+        {"why_not": "it is slower here"},
+    )
+    assert "it is slower here" in doctor._engine()[-1].text
 
 
 def test_the_driver_tool_may_be_absent_silent_or_slow(monkeypatch):

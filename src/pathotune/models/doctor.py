@@ -50,6 +50,7 @@ def checkup() -> list[Finding]:
         _program,
         _torch,
         _device,
+        _engine,
         _readers,
         _models,
         _disk,
@@ -121,6 +122,35 @@ def _device() -> list[Finding]:
     else:
         text = "No NVIDIA graphics card: everything works on the processor, only slower."
         found.append(Finding("driver", True, text))
+    return found
+
+
+def _engine() -> list[Finding]:
+    """Tell what computes on the processor, and why."""
+    from pathotune.models import quiet, runtime
+    from pathotune.models.engines import openvino
+
+    half = runtime.has_bf16()
+    kind = "multiplies 16-bit numbers" if half else "has no 16-bit arithmetic"
+    if not openvino.available():
+        text = "torch computes on the processor, in 32 bits: OpenVINO is not installed."
+        return [
+            Finding("engine", True, text, "pip install openvino makes it several times faster.")
+        ]
+    try:
+        version = quiet.import_openvino().__version__
+    except (ImportError, OSError, RuntimeError) as error:
+        text = f"torch computes on the processor: OpenVINO does not load ({error})."
+        return [Finding("engine", False, text, "pip install --force-reinstall openvino")]
+    text = (
+        f"OpenVINO {version.partition('-')[0]} computes on the processor, which {kind}"
+        f"{': where a network bears them they are used' if half else ', so it takes 32'}."
+    )
+    found = [Finding("engine", True, text)]
+    card = cards.cards().get(cards.DEFAULT_ID)
+    verdict = None if card is None else openvino.verdict(card.hash(), half)
+    if card is not None and verdict is not None:
+        found.append(Finding("engine", True, f"{card.name} runs in {verdict}."))
     return found
 
 

@@ -3,9 +3,9 @@
 A backbone looks at every piece of tissue once; its tokens are kept as eight-bit
 numbers with one scale a token, in blocks of one tile. Every probe, window and
 export reads them from here through numpy alone. The key is the slide's stamp,
-the card's hash, the lattice and the exactness asked for: a changed slide or weight file finds an empty
-store, and old ones are thrown out oldest first. A full disk costs the keeping,
-not the work: what no longer fits stays in memory.
+the card's hash, the lattice and the exactness asked for: a changed slide or
+weight file finds an empty store, and old ones are thrown out oldest first. A
+full disk costs the keeping, not the work: what no longer fits stays in memory.
 """
 
 from __future__ import annotations

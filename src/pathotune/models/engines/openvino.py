@@ -123,6 +123,18 @@ def load(folder: Path) -> OpenVinoEngine:
     return OpenVinoEngine(models, facts["precisions"], facts["joined"])
 
 
+def verdict(card_hash: str, half: bool) -> str | None:
+    """Return what was found out about a card here, in words; None when it has not run yet."""
+    try:
+        about = compiled.folder(card_hash, half) / compiled.ABOUT
+        facts = json.loads(about.read_text(encoding="utf-8"))
+        if facts["why_not"]:
+            return f"torch, because of OpenVINO: {facts['why_not']}"
+        return "OpenVINO, its parts in " + " and ".join(facts["precisions"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
 def convert(
     card: ModelCard,
     networks: list[Any],
