@@ -178,6 +178,21 @@ def test_a_folder_says_its_normalisation_itself(tmp_path):
     assert "checkpoint_path" not in looked.network.kwargs
 
 
+def test_a_share_with_the_wrong_file_is_told_in_words(tmp_path, monkeypatch, own, vit_s):
+    folder = tmp_path / "share" / "1aurent" / "vit_small_patch16_224.lunit_dino"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("PATHOTUNE_MODELS", str(tmp_path / "share"))
+    save_file(load_file(own), folder / "model.safetensors")
+    words = "Lunit DINO ViT-S/16 do not fit .* holds a vision transformer of 2 blocks, 64 wide"
+    with pytest.raises(PathotuneError, match=words):
+        load_backbone(cards.card("lunit-dino-s16"))
+    state = torch.load(vit_s, weights_only=True)
+    state["patch_embed.proj.weight"] = state["patch_embed.proj.weight"][..., :8, :8].contiguous()
+    save_file(state, folder / "model.safetensors")
+    with pytest.raises(PathotuneError, match="patches of 8 px, the network 16 px"):
+        load_backbone(cards.card("lunit-dino-s16"))
+
+
 def test_a_share_laid_out_as_the_hub_leaves_it_is_searched(tmp_path, monkeypatch, vit_s):
     share = tmp_path / "share" / "1aurent--vit_small_patch16_224.lunit_dino"
     share.mkdir(parents=True)

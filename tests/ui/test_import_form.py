@@ -106,6 +106,12 @@ def test_a_known_model_needs_no_typing(dock, tmp_path):
     assert not form.isVisible() and form.looked is None
 
 
+def test_a_network_of_no_hub_says_how_to_get_it(dock):
+    dock._on_card("pathoduet-he")
+    assert "Use a weight file" in dock.notice.text and "github.com" in dock.notice.text
+    assert dock.session.card_id == "colour"
+
+
 def test_a_file_that_could_run_code_is_refused_in_the_dock(dock, tmp_path, wait_until):
     path = tmp_path / "model.pkl"
     path.write_bytes(b"\x80\x04.")

@@ -20,6 +20,7 @@ import numpy as np
 from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
+from pathotune.models.checkpoints import kind
 from pathotune.models.engines import batch
 from pathotune.models.engines.eager import EagerEngine
 from pathotune.models.families import empty_network, fill, misfit, to_timm
@@ -110,31 +111,40 @@ def _build(card: ModelCard, part: Part, state: dict[str, Any], side: int) -> Any
         whole = set(network.state_dict())
         if not hasattr(network, "forward_intermediates"):
             raise ValueError("it gives no feature maps")
-        state = to_timm(state, network)
+    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError) as error:
+        raise _not_described(card, part, error) from error
+    try:
+        fitted = to_timm(state, network)
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        raise _do_not_fit(card, part, state, str(error)) from error
+    try:
         network.prune_intermediate_layers(list(part.taps), prune_norm=part.norm != "final")
-    except (RuntimeError, ValueError, TypeError, KeyError, AssertionError, IndexError) as error:
-        raise PathotuneError(
-            f"The model card of {card.name} does not describe a network that can be built "
-            f"({part.timm}: {error}).",
-            f"Check timm, taps and kwargs in {card.source or card.id}.",
-        ) from error
-    _load(card, part, network, state, whole)
+    except (ValueError, TypeError, AssertionError, IndexError) as error:
+        raise _not_described(card, part, error) from error
+    missing, foreign, shapes = misfit(network, fitted, whole)
+    if missing or foreign or shapes:
+        what = (missing + shapes + foreign)[0]
+        counts = f"{len(missing)} missing, {len(foreign)} unknown, {len(shapes)} of another shape"
+        raise _do_not_fit(card, part, state, f"{counts}, {what} for one")
+    fill(network, fitted)
     return network.eval().requires_grad_(False)
 
 
-def _load(
-    card: ModelCard, part: Part, network: Any, state: dict[str, Any], whole: set[str]
-) -> None:
-    """Fill a network with weights that must fit it."""
-    missing, foreign, shapes = misfit(network, state, whole)
-    if missing or foreign or shapes:
-        what = (missing + shapes + foreign)[0]
-        raise PathotuneError(
-            f"The weights of {card.name} do not fit {part.timm}: {len(missing)} missing, "
-            f"{len(foreign)} unknown, {len(shapes)} of another shape, {what} for one.",
-            f"Check `timm`, `kwargs` and `where` in {card.source or card.id}.",
-        )
-    fill(network, state)
+def _not_described(card: ModelCard, part: Part, error: Exception) -> PathotuneError:
+    return PathotuneError(
+        f"The model card of {card.name} does not describe a network that can be built "
+        f"({part.timm}: {error}).",
+        f"Check timm, taps and kwargs in {card.source or card.id}.",
+    )
+
+
+def _do_not_fit(card: ModelCard, part: Part, state: dict[str, Any], why: str) -> PathotuneError:
+    return PathotuneError(
+        f"The weights of {card.name} do not fit {part.timm}: the file holds "
+        f"{kind(state).words} ({why}).",
+        f"Check that the file is {card.name}'s, or `timm` and `kwargs` in "
+        f"{card.source or card.id}.",
+    )
 
 
 class Backbone:

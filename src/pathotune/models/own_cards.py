@@ -160,7 +160,8 @@ def _facts(looked: Looked, answers: Answers, like: ModelCard | None, name: str) 
         "gated": False,
         "size_mb": round(looked.size_mb, 1),
         "url": like.url if like else "",
-        "made_for": answers.made_for or (like.made_for if like else "what its maker says"),
+        "made_for": answers.made_for
+        or (like.made_for if like else "slides like those it was trained on"),
         "parts": [table],
     }
 
