@@ -85,6 +85,11 @@ class MapView:
 
     # -- showing -------------------------------------------------------------------
 
+    @property
+    def layer(self) -> Any:
+        """The layer in use, or None."""
+        return self._layer()
+
     def _layer(self) -> Any:
         return {"classes": self._labels, "nothing": None}.get(self.shown, self._values)
 

@@ -25,6 +25,7 @@ from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _model_file
+from napari_pathotune._better_model import BetterModel
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
 from napari_pathotune._session import Session
@@ -80,6 +81,7 @@ class TuneDock(QWidget):
         self.mixed.addWidget(_wrapped("Rows: marked. Columns: found, in % of the row."))
         self.mixed.addWidget(self.matrix)
         self.mixed.collapse(animate=False)
+        self.better = BetterModel(self.session)
         self.progress = QProgressBar()
         self.progress.setRange(0, 0)
         self.progress.setTextVisible(False)
@@ -113,6 +115,7 @@ class TuneDock(QWidget):
         column.addWidget(self.worth)
         column.addWidget(self.bars)
         column.addWidget(self.mixed)
+        column.addWidget(self.better)
         column.addWidget(self.working)
         column.addStretch(1)
         column.addWidget(forms.heading("Models on this computer"))

@@ -65,6 +65,8 @@ class _Desk:
             device_changed = Signal(str)
             device_known = Signal(str)
             device_name = ""
+            map_changed = Signal(object)
+            card_id = "pathotune-small"
             failed = Signal(object)
             dock_wanted = Signal(str)
             closed = Signal()
@@ -78,9 +80,11 @@ class _Desk:
                 self.journal = SimpleNamespace(saved_at=None, problem=None)
                 self.recovered, self.bundle, self.device = 0, None, "cpu"
                 self.loop = SimpleNamespace(head=None, evaluation=None, missing=None)
+                self.loop.plan = self.loop.classmap = None
                 self.view = SimpleNamespace(toggle=lambda: self.toggled.append(True))
                 self.toggled = []
                 self.slide = SimpleNamespace(mpp=0.5, mpp_x=0.5, mpp_y=0.5, name="slide.svs")
+                self.slide.fingerprint = "desk"
                 self.take(AnnotationSet())
 
             def take(self, marks):
@@ -89,6 +93,9 @@ class _Desk:
                 self.annotations = marks
                 self._stop = marks.subscribe(self.annotations_changed.emit)
                 self.annotations_replaced.emit(marks)
+
+            def run(self, lane, start, **how):  # nothing is computed at the desk
+                return None
 
             def use_bundle(self, bundle):
                 self.bundle = bundle

@@ -1,0 +1,81 @@
+"""A form for the settings of a tuning method, made from what the method says of them.
+
+Every method describes its settings once (default, label, help, range, choices);
+the command line and this form read the same description, so that they cannot
+differ. Nobody has to open it: the defaults are meant to be left alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QSpinBox,
+    QWidget,
+)
+
+
+class SettingsForm(QWidget):
+    """Fields for the settings of one or several dataclasses."""
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._rows = QFormLayout(self)
+        self._rows.setContentsMargins(0, 0, 0, 0)
+        self._fields: dict[str, tuple[QWidget, Any]] = {}
+
+    def show_settings(self, *configs: type[Any]) -> None:
+        """Show the settings of these dataclasses with their defaults."""
+        while self._rows.rowCount():
+            self._rows.removeRow(0)
+        self._fields.clear()
+        for config in configs:
+            for field in dataclasses.fields(config):
+                if field.name in self._fields or "label" not in field.metadata:
+                    continue
+                widget = _widget(field)
+                widget.setToolTip(str(field.metadata.get("help", "")))
+                self._fields[field.name] = (widget, field.default)
+                self._rows.addRow(str(field.metadata["label"]), widget)
+
+    def values(self) -> dict[str, Any]:
+        """Return what differs from the defaults."""
+        found = {name: _value(widget) for name, (widget, _) in self._fields.items()}
+        return {n: v for n, v in found.items() if v != self._fields[n][1]}
+
+
+def _widget(field: dataclasses.Field[Any]) -> QWidget:
+    facts, default = field.metadata, field.default
+    if facts.get("choices"):
+        box = QComboBox()
+        box.addItems([str(c) for c in facts["choices"]])
+        box.setCurrentText(str(default))
+        return box
+    if isinstance(default, bool):
+        check = QCheckBox()
+        check.setChecked(default)
+        return check
+    if isinstance(default, int):
+        whole = QSpinBox()
+        whole.setRange(int(facts.get("min", 0)), int(facts.get("max", 1_000_000)))
+        whole.setValue(default)
+        return whole
+    number = QDoubleSpinBox()
+    number.setDecimals(4)
+    number.setSingleStep(max(abs(float(default)) / 10, 0.001))
+    number.setRange(float(facts.get("min", 0.0)), float(facts.get("max", 1e6)))
+    number.setValue(float(default))
+    return number
+
+
+def _value(widget: QWidget) -> Any:
+    if isinstance(widget, QComboBox):
+        return widget.currentText()
+    if isinstance(widget, QCheckBox):
+        return widget.isChecked()
+    return widget.value()  # type: ignore[attr-defined]
