@@ -50,7 +50,8 @@ class SettingsForm(QWidget):
 
 
 def _widget(field: dataclasses.Field[Any]) -> QWidget:
-    facts, default = field.metadata, field.default
+    facts: Any = field.metadata
+    default: Any = field.default
     if facts.get("choices"):
         box = QComboBox()
         box.addItems([str(c) for c in facts["choices"]])
@@ -78,4 +79,5 @@ def _value(widget: QWidget) -> Any:
         return widget.currentText()
     if isinstance(widget, QCheckBox):
         return widget.isChecked()
-    return widget.value()  # type: ignore[attr-defined]
+    assert isinstance(widget, QSpinBox | QDoubleSpinBox)
+    return widget.value()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Event as Flag
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -229,14 +229,24 @@ class Tuning:
         finally:
             learning.close()
 
+    def _middle(self) -> Region | None:
+        """Return the middle of the screen, no larger than a look may cost."""
+        region, plan = self._session.loop.focus(), self._session.loop.plan
+        if region is None or plan is None:
+            return None
+        side = int(_PREVIEW_TILES * plan.grid.core * plan.grid.lattice.step)
+        width, height = min(region.width, side), min(region.height, side)
+        left = region.x + (region.width - width) // 2
+        top = region.y + (region.height - height) // 2
+        return replace(region, x=left, y=top, width=width, height=height)
+
     def _look(self, slide: Any, bundle: Any, region: Region | None) -> Generator[Any, None, Any]:
         from pathotune.maps.predict import predict
 
-        if region is None:
+        tissue = self._session.tissue
+        if region is None or tissue is None:
             return None
-        drawing = predict(
-            slide, bundle, region=region, tissue=self._session.tissue, device=self._session.device
-        )
+        drawing = predict(slide, bundle, region=region, tissue=tissue, device=self._session.device)
         try:
             while True:
                 try:

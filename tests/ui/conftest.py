@@ -103,6 +103,7 @@ class _Desk:
 
         self.viewer = viewer
         self.session = Session()
+        self.session.viewer = viewer
         self.board = AnnotationLayers.of(viewer, self.session)
         self.pen = Pen.of(self.board)
         if hasattr(viewer, "window"):

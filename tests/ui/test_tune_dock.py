@@ -128,14 +128,14 @@ def test_saving_and_loading_say_what_happened(dock, monkeypatch, tmp_path):
     from napari_pathotune import _model_file
     from pathotune.events import PathotuneError
 
-    def run(lane, start, *, what, where, on_done, on_error, on_cancelled, **_):
+    def run(lane, start, *, what, where, on_done, on_error=None, on_cancelled=None, **_):
         try:
             on_done(start())
         except PathotuneError as error:
             on_error(error)
         return SimpleNamespace(cancel=on_cancelled)
 
-    dock.session.run = run
+    monkeypatch.setattr(dock.session, "run", run)
     mark_all(dock.desk)
     judge(dock, evaluation())
     saved = []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 LABEL = "PathoTune"
 ABOUT = "Prompts learned for the task, made from a sentence about it, and read off each image."
+READS_WORDS = True
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,171 @@
+"""The second speed in the window: it learns, can be stopped, is judged, and never switches itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+import numpy as np
+import pytest
+
+from napari_pathotune import _better_model, _model_file
+from napari_pathotune._better_model import BetterModel, methods
+from napari_pathotune._curve_view import split_runs
+from pathotune.events import EpochDone, PathotuneError, Progress
+from pathotune.places import data_dir
+
+
+@pytest.fixture
+def panel(opened, qtbot, mark, wait_until, monkeypatch):
+    """Return the panel on a slide with two marked classes and a fast model."""
+    _, session = opened
+    for_real = _better_model.methods
+    monkeypatch.setattr(_better_model, "methods", lambda _: for_real("pathotune-small"))
+    panel = BetterModel(session)
+    panel.resize(320, 640)
+    qtbot.addWidget(panel)
+    panel.show()
+    mark(session, "Red", 150, 200)
+    mark(session, "Blue", 500, 200)
+    wait_until(lambda: session.loop.classmap is not None and session.jobs.idle)
+    wait_until(lambda: panel._methods, what="the list of methods")
+    return panel
+
+
+def other_way_round(session):
+    """Return a finished model that takes each class for the other one."""
+    fast = _model_file.model_in_use(session)
+    arrays = {k: -v if k in ("weight", "bias") else v for k, v in fast.arrays.items()}
+    verdict = {"word": "no better", "text": "No better than the fast model: 0.70 against 0.71."}
+    return dataclasses.replace(
+        fast, arrays=arrays, meta={**fast.meta, "tuning": {"verdict": verdict}}
+    )
+
+
+@pytest.fixture
+def taught(panel, monkeypatch):
+    """Return what `train` was asked; training takes ten passes and can be stopped."""
+    asked = {}
+    best = other_way_round(panel.session)
+
+    def train(sources, *, stop, keep, **how):
+        asked.update(how, sources=sources)
+        for epoch in range(10):
+            loss = float("nan") if epoch == 0 else 1.0 / epoch
+            yield EpochDone(epoch, 10, loss, 1.0 / (1 + epoch), 0.7, best)
+            best.save(keep)
+            for _ in range(5):
+                if stop():
+                    return best
+                time.sleep(asked.get("pause", 0.001))
+                yield Progress(epoch, 10, "Learning")
+        return best
+
+    monkeypatch.setattr("pathotune.learn.train.train", train)
+    return asked
+
+
+def test_every_method_is_offered_and_one_that_cannot_serve_says_why(quick, panel):
+    keys = [m.key for m in panel._methods]
+    assert {"pathotune", "adapter", "vpt"} <= set(keys) and "linear" not in keys
+    assert keys[0] == "pathotune" and panel.improve.isEnabled()
+    convolutional = [m for m in methods("colour") if m.reason is not None]
+    assert "pathotune" in [m.key for m in convolutional]
+    panel._on_listed(convolutional[:1])
+    assert not panel.improve.isEnabled() and "transformer" in panel.state.text()
+    assert panel.improve.toolTip() == convolutional[0].reason
+
+
+def test_it_learns_and_tells_and_switches_nothing(panel, taught, wait_until):
+    session = panel.session
+    panel.words.setText("A task in my own words.")
+    panel._on_words("A task in my own words.")
+    panel.method.setCurrentIndex([m.key for m in panel._methods].index("pathotune"))
+    panel.form._fields["prompts"][0].setValue(5)
+    panel.improve.click()
+    assert panel.stop.isVisible() and not panel.improve.isVisible()
+    wait_until(lambda: panel.tuning.state == "done")
+    assert taught["method"] == "pathotune" and taught["config"].prompts == 5
+    assert taught["sentence"] == "A task in my own words."
+    assert len(panel.tuning.curve) == 10 and panel.curve.isVisible()
+    assert "No better than the fast model" in panel.state.text()
+    assert session.bundle is None  # nothing switches by itself
+    panel.use.click()
+    assert session.bundle is panel.tuning.bundle
+    panel.use.click()
+    assert session.bundle is None
+
+
+def test_stopping_keeps_the_best(panel, taught, wait_until):
+    taught["pause"] = 0.05
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.curve)
+    panel.stop.click()
+    assert panel.tuning.state == "stopping" and "kept" in panel.state.text()
+    wait_until(lambda: panel.tuning.state == "done")
+    assert len(panel.tuning.curve) < 10 and panel.use.isVisible()
+
+
+def test_cancel_is_at_once_and_leaves_what_was_learnt_on_offer(panel, taught, wait_until):
+    taught["pause"] = 0.05
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.curve)
+    began = time.monotonic()
+    panel.cancel.click()
+    assert panel.tuning.state == "done" and time.monotonic() - began < 0.2
+    assert panel.tuning.bundle is not None and panel.improve.isVisible()
+    panel.forget.click()
+    assert panel.tuning.state == "idle" and not panel.use.isVisible()
+
+
+def test_an_error_is_told_in_the_panel(panel, monkeypatch, wait_until):
+    def train(*_, **__):
+        yield Progress(0, 1, "Learning")
+        raise PathotuneError("There is too little memory.", "Choose a smaller backbone.")
+
+    monkeypatch.setattr("pathotune.learn.train.train", train)
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.error is not None)
+    assert "too little memory" in panel.state.text() and panel.improve.isVisible()
+
+
+def test_what_a_crash_left_behind_is_offered(panel, taught, patches, wait_until):
+    session = panel.session
+    kept = data_dir() / "tuned" / f"{session.slide.fingerprint}.safetensors"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    other_way_round(session).save(kept)
+    session.open(patches)
+    wait_until(lambda: session.slide is not None and panel.tuning.left_behind is not None)
+    panel.refresh()
+    assert "when the program ended" in panel.state.text()
+    panel.use.click()
+    wait_until(lambda: panel.tuning.bundle is not None)
+    assert panel.tuning.state == "done" and session.bundle is None
+
+
+def test_both_maps_can_be_compared(panel, taught, wait_until):
+    session = panel.session
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.state == "done")
+    panel.compare.click()
+    compared = panel.comparison
+    wait_until(lambda: compared.differing is not None and session.jobs.idle)
+    assert compared.differing > 0.9  # each class is taken for the other
+    assert not session.view.layer.visible and panel.split.isVisible()
+    fast, better, shown = session.loop.classmap.labels, compared._better.labels, compared._shown
+    wait_until(lambda: (shown[:, -1] == better[:, -1]).all() and session.jobs.idle)
+    columns = (shown == fast).all(0)
+    assert columns[: len(columns) // 4].all() and not columns.all()
+    panel.mode.setCurrentIndex(2)
+    wait_until(lambda: session.jobs.idle and not (shown[fast == better]).any())
+    assert (shown > 0).any() and "differ on" in panel.differing.text()
+    panel.compare.click()
+    assert session.view.layer.visible and not compared.on
+    assert "Comparison" not in session.viewer.layers
+
+
+def test_repeats_are_told_apart_in_the_curve():
+    nan = float("nan")
+    passes = [EpochDone(i, 6, t, 1.0, 0.5) for i, t in enumerate([nan, 1, 2, nan, 1, 2])]
+    assert [len(run) for run in split_runs(passes)] == [3, 3]
+    assert np.isnan(split_runs(passes)[1][0].train_loss)
