@@ -1,4 +1,4 @@
-"""The second speed in the window: it learns, can be stopped, is judged, and never switches itself."""
+"""The second speed in the window: it learns, can be stopped, is judged, switches nothing."""
 
 from __future__ import annotations
 
