@@ -121,9 +121,10 @@ class Halved(LevelArray):
     def __init__(self, slide: Slide, level: int) -> None:
         full = slide.levels[level]
         across, down = 2 * full.downsample_x, 2 * full.downsample_y
-        super().__init__(
-            slide, level, Level(full.width // 2 + 1, full.height // 2 + 1, across, down)
-        )
+        size = Level(full.width // 2 + 1, full.height // 2 + 1, across, down)
+        super().__init__(slide, level, size)
+        side = max(1, slide.chunk // 2)  # what a tile of the file becomes
+        self.chunks = (min(side, size.height), min(side, size.width), 3)
 
     def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         return self._slide.read_reduced(self._level, 2, x, y, width, height)
