@@ -26,10 +26,13 @@ HERE, TISSUE, PHOTOGRAPHS = "On this computer", "For tissue, not here yet", "Pho
 def terms(card: ModelCard) -> str:
     """Return a card's facts for the user, a line each."""
     size = f"{card.size_mb:,.0f} MB"
-    there = f"needs a download of {size}" if card.needs_download else f"{size}, works offline"
-    if not (card.here or card.needs_download):
+    here = card.here  # looks at the disk
+    there = f"{size}, works offline"
+    if not here:
+        hub = any(w.kind == "hub" for w in card.weights)
         there = f"its weight file ({size}) is not on this computer"
-    gate = " · access must be asked for at its hub" if card.gated and not card.here else ""
+        there = f"needs a download of {size}" if hub else there
+    gate = " · access must be asked for at its hub" if card.gated and not here else ""
     lines = [
         card.about,
         f"Made for: {card.made_for}",

@@ -32,6 +32,7 @@ from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from napari_pathotune._session import Session
+    from pathotune.models.cards import ModelCard
     from pathotune.models.importing import Answers, Looked
 
 FILTER = "Weights (*.safetensors *.bin *.pth *.pt *.torch *.ckpt);;All files (*)"
@@ -62,6 +63,7 @@ class ImportForm(QFrame):
         super().__init__(parent)
         self.session = session
         self.looked: Looked | None = None
+        self._known: dict[str, ModelCard] = {}
         self.setFrameShape(QFrame.Shape.StyledPanel)
         self.file = Elided()
         self.holds = line()
@@ -153,7 +155,7 @@ class ImportForm(QFrame):
         self.looked = looked
         self.file.say(f"{looked.path.name} · {looked.size_mb:,.0f} MB")
         self.holds.setText(f"It holds {looked.words}.")
-        known = cards()
+        known = self._known = cards()
         self.which.clear()
         self.which.addItem("choose...", "")
         for card_id in looked.cards:
@@ -208,12 +210,10 @@ class ImportForm(QFrame):
         return ""
 
     def _refresh(self, *_: Any) -> None:
-        from pathotune.models.cards import cards
-
         chosen = self.which.currentData()
         self.own.setVisible(chosen == OWN)
         self.numbers.setVisible(self.norm.currentData() == NUMBERS)
-        card = cards().get(chosen or "")
+        card = self._known.get(chosen or "")
         self.terms.setVisible(card is not None)
         if card is not None:
             gate = " Use it only if its owners gave you access." if card.gated else ""

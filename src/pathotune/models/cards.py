@@ -300,6 +300,18 @@ def user_folder() -> Path:
     return folder
 
 
+_known: dict[tuple[Path, Path, int, int], ModelCard] = {}
+
+
+def _read_once(path: Path, home: Path) -> ModelCard:
+    """Read a card again only when its file has changed: lists of them are asked for often."""
+    stat = path.stat()
+    key = (path, home, stat.st_size, stat.st_mtime_ns)
+    if key not in _known:
+        _known[key] = read_card(path, home)
+    return _known[key]
+
+
 def cards() -> dict[str, ModelCard]:
     """Return every card by id: the default first, then the shipped, then the user's.
 
@@ -312,7 +324,7 @@ def cards() -> dict[str, ModelCard]:
     found: dict[str, ModelCard] = {}
     for folder in (places.resources() / "models", mine):
         for path in sorted(folder.glob("*.toml")):
-            card = read_card(path, mine)
+            card = _read_once(path, mine)
             if card.id in found:
                 raise PathotuneError(
                     f"Two model cards have the id {card.id!r}: {found[card.id].source} and {path}.",

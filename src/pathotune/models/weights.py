@@ -62,6 +62,8 @@ def digest(path: Path) -> str:
 
 def inside(folder: Path, revision: str | None = None) -> Path | None:
     """Return the weight file of a local model folder or of a hub's cache folder."""
+    if not folder.is_dir():
+        return None
     snapshots = folder / "snapshots"
     ref = folder / "refs" / (revision or "main")
     wanted = [folder, snapshots / (revision or "main")]
