@@ -9,8 +9,11 @@ numbers and the encoder's name, so that predicting needs no encoder.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
+import importlib.util
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DIMS = 256
+_TABLE = "wordllama"
 _WORD = re.compile(r"[a-z0-9]+")
 
 
@@ -42,8 +46,47 @@ def sentence(classes: Sequence[str], *, stain: str = "H&E", organ: str = "", tas
 
 
 def embed(text: str, folder: str = "") -> Embedded:
-    """Return the embedding of a sentence by the best encoder at hand."""
-    return hashed(text)
+    """Return the embedding of a sentence by the best encoder at hand.
+
+    Parameters
+    ----------
+    text : str
+    folder : str
+        Folder of a text encoder, as `_text_folder.encode` reads it; empty: none.
+
+    Raises
+    ------
+    PathotuneError
+        A folder was named and cannot be read.
+    """
+    if folder:
+        from pathotune.models._text_folder import encode
+
+        return Embedded(encode(text, Path(folder).expanduser()), Path(folder).name)
+    return table(text) or hashed(text)
+
+
+def table(text: str) -> Embedded | None:
+    """Return the embedding by the table in the package wordllama, None without it.
+
+    The package is not imported: its table and its tokenizer are read as files.
+    """
+    spec = importlib.util.find_spec(_TABLE)
+    if spec is None or importlib.util.find_spec("tokenizers") is None:
+        return None
+    home = Path(next(iter(spec.submodule_search_locations or ()), ""))
+    weights = next(iter(sorted((home / "weights").glob("*_256.safetensors"))), None)
+    words = next(iter(sorted((home / "tokenizers").glob("*.json"))), None)
+    if weights is None or words is None:
+        return None
+    from safetensors.numpy import load_file
+
+    from pathotune.models._text_folder import tokenised
+
+    rows = next(iter(load_file(weights).values()))
+    tokens = np.asarray(rows[tokenised(text, words)], np.float32)
+    version = importlib.metadata.version(_TABLE)
+    return Embedded(tokens, f"{_TABLE} {version}, {weights.stem}") if len(tokens) else None
 
 
 def hashed(text: str, dims: int = DIMS) -> Embedded:
