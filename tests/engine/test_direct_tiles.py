@@ -422,3 +422,25 @@ def test_memory_goes_back_when_a_slide_is_closed(tmp_path):
     assert 40 < anonymous() - before < 80
     cache.forget("x")
     assert anonymous() - before < 15
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "wsi_tcga_cr7395/TCGA-CR-7395-01A-01-TS1.svs",
+        "wsi_ndpi_fluor/test3-DAPI-2-(387).ndpi",
+        "wsi_camelyon_dicom/camelyon_overview_multiframe_jp2k.dcm",
+    ],
+)
+def test_squares_through_openslide_are_its_pixels_and_kept(shared, name, monkeypatch):
+    path = shared / "data" / name
+    with open_slide(path) as slide:
+        assert slide.reductions(0) == (1,)
+        for number, level in enumerate(slide.levels[:4]):
+            w, h = level.width * 2 // 3, level.height * 2 // 3
+            box = (level.width // 5, level.height // 5, min(w, 700), min(h, 600))
+            got = slide.read_level(number, *box)
+            assert np.array_equal(got, through_openslide(path, number, *box)), number
+        whole = slide.read_level(0, 500, 300, 600, 400)
+        monkeypatch.setattr(type(slide._reader), "_region", None)  # all of it is in the cache
+        assert np.array_equal(slide.read_level(0, 510, 310, 500, 300), whole[10:310, 10:510])

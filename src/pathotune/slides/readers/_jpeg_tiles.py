@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import simplejpeg
 
+from pathotune.slides.readers._mosaic import mosaic
 from pathotune.slides.readers._pread import PlacedFile
 from pathotune.slides.resample import area
 from pathotune.slides.tile_cache import TILES
@@ -140,7 +141,7 @@ class JpegTiles:
         self.levels = dict(levels)
         self._file = PlacedFile(path)
         self._otherwise = otherwise
-        self._owner = next(_owners)
+        self._owner = ("jpeg", next(_owners))
 
     def reductions(self, level: int) -> tuple[int, ...]:
         """Return by how much the decoder can shrink tiles of a level; none where it is not here."""
@@ -154,30 +155,12 @@ class JpegTiles:
     ) -> NDArray[np.uint8]:
         """Return (height, width, 3) of a reduced level; the box is in its pixels, inside it."""
         here = self.levels[level]
-        tile_w, tile_h = here.tile_w // reduction, here.tile_h // reduction
-        out = np.empty((height, width, 3), np.uint8)
+        size = here.tile_w // reduction, here.tile_h // reduction
 
-        def make(key: tuple[Any, ...]) -> NDArray[np.uint8]:
-            return self._decode(level, reduction, key[3])
+        def make(row: int, column: int) -> NDArray[np.uint8]:
+            return self._decode(level, reduction, row * here.across + column)
 
-        def use(key: tuple[Any, ...], tile: NDArray[Any] | None) -> None:
-            row, column = divmod(key[3], here.across)
-            x0, y0 = column * tile_w, row * tile_h
-            left, top = max(x, x0), max(y, y0)
-            right, bottom = min(x + width, x0 + tile_w), min(y + height, y0 + tile_h)
-            if tile is not None:
-                piece = tile[top - y0 : bottom - y0, left - x0 : right - x0]
-                out[top - y : bottom - y, left - x : right - x] = piece
-
-        rows = range(y // tile_h, (y + height - 1) // tile_h + 1)
-        columns = range(x // tile_w, (x + width - 1) // tile_w + 1)
-        keys = [
-            (self._owner, level, reduction, row * here.across + column)
-            for row in rows
-            for column in columns
-        ]
-        TILES.each(keys, make, use)
-        return out
+        return mosaic(self._owner, (level, reduction), size, (x, y, width, height), make)
 
     def _decode(self, level: int, reduction: int, index: int) -> NDArray[np.uint8]:
         """Return a tile as it is kept: its full size, white beyond the slide if reduced."""

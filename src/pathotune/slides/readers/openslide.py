@@ -9,6 +9,7 @@ TIFF are left to the tiff reader, which understands their metadata better.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,9 @@ import openslide
 
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._base import Reader, as_rgb
+from pathotune.slides.readers._mosaic import mosaic
 from pathotune.slides.readers._svs_tiles import svs_tiles
+from pathotune.slides.tile_cache import TILES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 KEY = "openslide"
 ORDER = 1
+_HAIR = 1e-6
+_owners = itertools.count()
 
 
 def claims(path: Path, head: bytes) -> bool:
@@ -58,6 +63,7 @@ class OpenSlideReader(Reader):
         properties = self._slide.properties
         self._path = path
         self._lock = Lock()
+        self._owner = ("openslide", next(_owners))
         self.name = path.name
         self.sizes = tuple(self._slide.level_dimensions)
         self._downsamples = self._slide.level_downsamples
@@ -84,10 +90,23 @@ class OpenSlideReader(Reader):
         return super().read_reduced(level, reduction, x, y, width, height)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        """Read level pixels, directly where tiles are JPEG."""
+        """Read level pixels: JPEG tiles directly, else squares that are kept for the next time."""
         if self._tiles is not None and self._tiles.reductions(level):
             return self._tiles.read(level, 1, x, y, width, height)
-        return self._region(level, x, y, width, height)
+        if abs(self._downsamples[level] - round(self._downsamples[level])) > _HAIR:
+            # places between level-0 pixels: read in one piece, they are off by the same fraction
+            return self._region(level, x, y, width, height)
+        side = self.chunk
+        level_w, level_h = self.sizes[level]
+
+        def make(row: int, column: int) -> NDArray[np.uint8]:
+            left, top = column * side, row * side
+            w, h = min(side, level_w - left), min(side, level_h - top)
+            square = TILES.buffer((h, w, 3))
+            square[...] = self._region(level, left, top, w, h)
+            return square
+
+        return mosaic(self._owner, (level, 1), (side, side), (x, y, width, height), make)
 
     def _region(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read level pixels through OpenSlide, which wants the corner in level-0 pixels."""
@@ -117,6 +136,7 @@ class OpenSlideReader(Reader):
         """Close the file."""
         if self._tiles is not None:
             self._tiles.close()
+        TILES.forget(self._owner)
         self._slide.close()
 
     def associated(self) -> tuple[str, ...]:
