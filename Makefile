@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint screenshots clean
+.PHONY: help demo test lint screenshots gpu-check clean
 
 # The first Python of 3.11 or newer; override with: make demo PYTHON=/path/to/python
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3 python3.14; do \
@@ -25,6 +25,7 @@ help:
 	@echo "make test         install into .venv, then style, types and all tests (CI runs this)"
 	@echo "make lint         style and types only"
 	@echo "make screenshots  take the pictures in docs/images again"
+	@echo "make gpu-check    run everything on the CUDA card and hold it against the processor; 3: no card"
 	@echo "make clean        remove .venv and what the targets above wrote"
 
 demo: .venv/ready-all
@@ -42,6 +43,10 @@ lint: .venv/ready-test
 
 screenshots: .venv/ready-test
 	@$(SCREEN) $(VPY) docs/make_screenshots.py
+
+# Exit code 0: passed, 1: failed, 3: no CUDA card here.
+gpu-check: .venv/ready-all
+	@$(VPY) benchmarks/gpu_check.py
 
 clean:
 	rm -rf .venv "$(OUT)" dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

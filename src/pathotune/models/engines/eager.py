@@ -58,6 +58,10 @@ class EagerEngine:
         self._types: list[Any] = []
         self._lock = threading.Lock()
         self._own = threading.local()
+        if self.cuda:
+            import torch
+
+            torch.backends.cudnn.allow_tf32 = False  # 32 bits are asked for where 19 do harm
 
     @property
     def name(self) -> str:
@@ -70,7 +74,7 @@ class EagerEngine:
         """Return the tokens of whole tiles (B, T, T, D)."""
         import torch
 
-        if torch.get_num_threads() != threads:
+        if torch.get_num_threads() > threads:  # a caller may have asked for fewer
             torch.set_num_threads(threads)
         with self._lock:
             if not self._graphs:
