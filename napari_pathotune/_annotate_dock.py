@@ -26,6 +26,7 @@ from napari_pathotune import _forms as forms
 from napari_pathotune import _keys
 from napari_pathotune._annotation_layers import AnnotationLayers
 from napari_pathotune._class_list import ClassList
+from napari_pathotune._model_history import ModelHistory
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
 from napari_pathotune._pen import Pen
@@ -50,6 +51,7 @@ class AnnotateDock(QWidget):
         self.session = session = session or Session.of(viewer)
         self.board = AnnotationLayers.of(viewer, session)
         self.pen = Pen.of(self.board)
+        ModelHistory.of(session)  # it listens from the first stroke
         self.step = Step("", "", "open")
         self._last_tool = "brush"
         self._unsaved = False

@@ -16,6 +16,7 @@ import numpy as np
 from qtpy.QtCore import QTimer
 
 from napari_pathotune import _settings
+from napari_pathotune._fixed_model import fixed_model
 from napari_pathotune._painting import Fitted, Plan, Todo, follow, make_plan
 from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
 from pathotune.events import Note, Progress, TilesDone
@@ -78,6 +79,8 @@ class MapLoop:
         self.plan: Plan | None = None
         self.status = LoopStatus()
         self._live: Any = None
+        self._fixed: Any = None
+        self._engine_draws = False
         self._focus: Region | None = None
         self._dirty: list[TilesDone] = []
         self._wanted: Region | None = None
@@ -138,7 +141,8 @@ class MapLoop:
                 "engine", plan.store.close, what="Closing features", where="slide", quiet=True
             )
         had_map, self.classmap = self.classmap is not None, None
-        self.head = self.evaluation = self.missing = self._live = None
+        self.head = self.evaluation = self.missing = self._live = self._fixed = None
+        self._engine_draws = False
         self._dirty.clear()
         self._wanted = None
         self.status = LoopStatus(paused=self.paused)
@@ -146,6 +150,24 @@ class MapLoop:
         if had_map:
             self._session.map_changed.emit(None)
         self._session.validation_changed.emit(None)
+
+    def swap(self, bundle: Any) -> bool:
+        """Let another model of the same backbone draw the map at once (None: the fast model).
+
+        Returns False where that needs a start from the disk.
+        """
+        plan, tissue = self.plan, self._session.tissue
+        if plan is None or tissue is None or self._engine_draws:
+            return False
+        fixed = None if bundle is None else fixed_model(bundle, plan, tissue)
+        if bundle is not None and fixed is None:
+            return False
+        self._fixed = fixed
+        if self.evaluation is not None:
+            self.evaluation = None
+            self._session.validation_changed.emit(None)
+        self._paint()
+        return True
 
     def restart(self) -> None:
         """Slide, um/px, tissue, backbone, device or model changed: start over from the disk."""
@@ -201,6 +223,7 @@ class MapLoop:
 
         self.plan, self._live = plan, LiveProbe(plan.card.neighbourhood)
         session = self._session
+        self._engine_draws = session.bundle is not None
         if session.bundle is not None and session.slide is not None:
             self.classmap = finished_map(session.slide, plan, session.bundle)
             self._say(missing=None, has_map=True)
@@ -221,7 +244,7 @@ class MapLoop:
             self.focus,
             plan.card.id in session.allow_download,
         )
-        bundle = session.bundle
+        bundle = session.bundle if self._engine_draws else None
 
         def start() -> Any:
             return features(work) if bundle is None else draw(work, bundle, self.classmap)
@@ -246,7 +269,7 @@ class MapLoop:
 
     def _on_features(self, event: Any) -> None:
         if isinstance(event, TilesDone):
-            if self._session.bundle is not None:
+            if self._engine_draws:
                 self._session.map_changed.emit(event)
                 return
             self._dirty.append(event)
@@ -264,11 +287,11 @@ class MapLoop:
 
     def _paint(self) -> None:
         session, plan, tissue = self._session, self.plan, self._session.tissue
-        if plan is None or tissue is None or session.bundle is not None:
+        if plan is None or tissue is None or self._engine_draws:
             return
         session.jobs.cancel("paint")  # hands back what it had not painted yet
         todo, self._dirty = Todo(self._dirty), []
-        marks, live = session.annotations, self._live
+        marks, live = session.annotations, self._fixed or self._live
         old = (self.head, self.classmap)
 
         def start() -> Iterator[Any]:
@@ -333,7 +356,7 @@ class MapLoop:
 
     def _validate(self) -> None:
         live = self._live
-        if live is None or self.head is None:
+        if live is None or self.head is None or self._fixed is not None:
             if self.evaluation is not None:
                 self.evaluation = None
                 self._session.validation_changed.emit(None)

@@ -153,7 +153,7 @@ def follow(
         return
     names = live.classes
     if classmap is None or tuple(classmap.classes) != names:
-        colours = {c.name: c.colour for c in marks.classes}
+        colours = {**getattr(live, "colours", {}), **{c.name: c.colour for c in marks.classes}}
         classmap = empty_map(plan, names, tuple(colours[name] for name in names))
         old_head = None
     whole = TilesDone(0, 0, lattice.rows, lattice.cols)

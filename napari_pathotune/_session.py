@@ -318,7 +318,8 @@ class Session(Marking):
         if card_id is not None:
             self.card_id = card_id
         self.model_changed.emit()
-        self.loop.restart()
+        if not self.loop.swap(bundle):
+            self.loop.restart()
 
     def use_ready(self, model: ReadyModel) -> None:
         """Draw the map with a model that ships with the program."""

@@ -26,6 +26,8 @@ from superqt import QCollapsible
 from napari_pathotune import _forms as forms
 from napari_pathotune import _model_file
 from napari_pathotune._better_model import BetterModel
+from napari_pathotune._model_history import when
+from napari_pathotune._model_list import ModelList
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
 from napari_pathotune._session import Session
@@ -103,6 +105,7 @@ class TuneDock(QWidget):
         models = QHBoxLayout()
         models.addWidget(self.load_button)
         models.addWidget(self.back_button)
+        self.models = ModelList(self.session)
         self.device = _wrapped()
         self.hint = _wrapped()
         self.primary = forms.primary(self.do_next)
@@ -117,6 +120,7 @@ class TuneDock(QWidget):
         column.addWidget(self.mixed)
         column.addWidget(self.better)
         column.addWidget(self.working)
+        column.addWidget(self.models)
         column.addStretch(1)
         column.addWidget(forms.heading("Models on this computer"))
         column.addLayout(models)
@@ -155,10 +159,12 @@ class TuneDock(QWidget):
         self._run(
             "Saving the model",
             lambda: bundle.save(target),
-            lambda _: self.notice.say(
-                f"Saved {target.name}. On other slides, check it before you trust it."
-            ),
+            lambda _: self._saved(bundle, target.name),
         )
+
+    def _saved(self, bundle: Any, name: str) -> None:
+        self.models.history.saved(bundle, name)
+        self.notice.say(f"Saved {name}. On other slides, check it before you trust it.")
 
     def load(self, path: str | Path | None = None) -> None:
         """Load a model and draw the map with it; asks for the file when none is given."""
@@ -174,6 +180,7 @@ class TuneDock(QWidget):
 
     def _loaded(self, bundle: Any, name: str) -> None:
         self.session.use_bundle(bundle)
+        self.models.history.loaded(bundle, name)
         classes = ", ".join(bundle.classes)
         self.notice.say(f"{name} draws the map now: {classes}.")
 
@@ -229,7 +236,7 @@ class TuneDock(QWidget):
             unclassified=sum(a.class_name not in names for a in marks.items),
         )
         if bundle is not None:
-            self._show_bundle(bundle)
+            self._show_bundle(bundle, self.models.history.current)
         else:
             self._show_fast(session.loop.evaluation)
         self.back_button.setVisible(bundle is not None)
@@ -249,10 +256,22 @@ class TuneDock(QWidget):
             self.hint.setText(self.step.text)
         self.primary.setToolTip(self.hint.text())
 
-    def _show_bundle(self, bundle: Any) -> None:
-        self.title.setText("<b>Loaded model</b>: does not follow your marks")
+    def _show_bundle(self, bundle: Any, kept: Any) -> None:
+        entry = next((e for e in self.models.history.entries if e.path == kept), None)
+        loaded = entry is None or entry.why == "loaded"
+        if entry is None or loaded:
+            self.title.setText("<b>Loaded model</b>: does not follow your marks")
+        else:
+            self.title.setText(f"<b>Your model of {when(entry.at)}</b>: does not follow your marks")
         self.verdict.setText(f"Tells apart {', '.join(bundle.classes)}.")
-        self.worth.setText("How it does on this slide is unknown.")
+        if entry is None or loaded:
+            self.worth.setText("How it does on this slide is unknown.")
+        elif entry.score is None:
+            self.worth.setText(f"It had no score. {entry.why_not}")
+        else:
+            self.worth.setText(
+                f"F1 {entry.score:.2f} then, on regions it had not seen. Your marks are all kept."
+            )
         self._show_numbers(None)
 
     def _show_fast(self, evaluation: Any) -> None:
