@@ -165,8 +165,11 @@ class ModelHistory:
             self._keep_latest("before")
 
     def _on_model(self) -> None:
-        if self.session.bundle is not None:
+        bundle = self.session.bundle
+        if bundle is not None:
             self._keep_latest("before")
+            if getattr(bundle, "method", "linear") != "linear" and id(bundle) not in self._in_use:
+                self._keep(bundle, "tuned")  # it took minutes to learn
         self.changed.emit()
 
     def _on_closed(self) -> None:
@@ -243,7 +246,7 @@ def line_of(entry: Kept) -> str:
     """Return an entry in one line: when, from what, how good."""
     regions = "1 region" if entry.regions == 1 else f"{entry.regions} regions"
     score = "no score" if entry.score is None else f"F1 {entry.score:.2f}"
-    why = {"kept": "kept", "saved": "saved", "loaded": "loaded"}.get(entry.why)
+    why = {"kept": "kept", "saved": "saved", "loaded": "loaded", "tuned": "tuned"}.get(entry.why)
     return ", ".join(filter(None, (f"{when(entry.at)}   {regions}", score, why)))
 
 
@@ -253,6 +256,7 @@ def tip_of(entry: Kept) -> str:
         "rest": "Kept by itself while you marked.",
         "before": "Kept by itself before a large change.",
         "kept": "You kept it.",
+        "tuned": "You used it as the better model.",
         "saved": f"You saved it as {entry.name}.",
         "loaded": f"You loaded it from {entry.name}.",
     }.get(entry.why, "")

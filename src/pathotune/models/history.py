@@ -23,8 +23,8 @@ from pathotune.models.bundle import SUFFIX, ModelBundle
 if TYPE_CHECKING:
     from pathlib import Path
 
-Why = Literal["rest", "before", "kept", "saved", "loaded"]
-ASKED = ("kept", "saved", "loaded")
+Why = Literal["rest", "before", "kept", "saved", "loaded", "tuned"]
+ASKED = ("kept", "saved", "loaded", "tuned")
 MOST = 24
 MOST_BYTES = 64_000_000
 KEY = "history"
@@ -42,7 +42,7 @@ class Kept:
         When, seconds since 1970.
     why : str
         "rest": the hand rested after the marks had grown; "before": before a large change;
-        "kept", "saved", "loaded": the user asked for it.
+        "kept", "saved", "loaded", "tuned": the user asked for it.
     name : str
         Of the file it was saved to or loaded from, without its folder.
     regions : int
