@@ -281,6 +281,15 @@ def test_the_cache_keeps_the_newest_within_its_bytes_and_forgets_an_owner():
     assert calls == [1]  # that a tile is absent is remembered too
 
 
+def test_what_is_larger_than_the_cache_is_decoded_once_all_the_same():
+    cache, made = TileCache(1000), []
+    for _ in range(3):
+        cache.get(("whole", 0), lambda key: made.append(key) or np.zeros(5000, np.uint8))
+    assert len(made) == 1
+    cache.get(("small", 0), lambda _: np.zeros(10, np.uint8))
+    assert cache.nbytes == 10
+
+
 def test_an_error_reaches_everybody_who_waits_and_is_not_kept():
     cache = TileCache()
     came = threading.Event()

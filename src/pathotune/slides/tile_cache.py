@@ -50,7 +50,8 @@ class TileCache:
     Parameters
     ----------
     limit : int
-        Bytes of pixels that are kept at most.
+        Bytes of pixels that are kept at most; what is larger by itself (an
+        image compressed in one piece) is kept alone until the next is wanted.
     """
 
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
@@ -197,9 +198,8 @@ class TileCache:
                 wanted = self._coming.pop(key, None)  # else its owner has been forgotten
                 if wanted is not None and kept.error is None:
                     self._make_room(kept.nbytes)
-                    if kept.nbytes <= self.limit:
-                        self._tiles[key] = kept
-                        self._bytes += kept.nbytes
+                    self._tiles[key] = kept
+                    self._bytes += kept.nbytes
             kept.done.set()
 
     def _give_back(self, kept: _Kept) -> None:
