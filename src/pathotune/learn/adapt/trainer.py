@@ -172,7 +172,9 @@ class Trainer:
         for name, tensor in net.trained().items():
             (decayed if tensor.ndim == 2 and "prompt" not in name else plain).append(tensor)
         heads = [net.weight, net.bias]
-        groups: list[dict[str, Any]] = [{"params": heads, "lr": 1e-3 * stage.rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": heads, "lr": 1e-3 * stage.rate * self.material.plan.speed}
+        ]
         groups[0]["weight_decay"] = 0.0
         if decayed:
             groups.append({"params": decayed, "lr": rate, "weight_decay": 1e-2})

@@ -113,31 +113,48 @@ class InstancePrompts(nn.Module):
 
 
 class LowRank(nn.Module):
-    """A frozen linear layer or 1 x 1 convolution with a trained product of two thin matrices.
+    """A frozen linear layer or convolution with a trained product of two thin ones beside it.
 
-    Hu et al., LoRA, ICLR 2022: ``W x + (alpha / r) B A x``, B zero at the start.
+    Hu et al., LoRA, ICLR 2022: ``W x + (alpha / r) B A x``, B zero at the start. For a
+    convolution A has its size, stride and padding, and B is 1 x 1.
     """
 
     def __init__(self, base: Any, rank: int, alpha: float) -> None:
         super().__init__()
         self.base = base
-        inside, outside = base.weight.shape[1], base.weight.shape[0]
+        outside, *inside = base.weight.shape
         device = base.weight.device
-        self.a = nn.Parameter(torch.empty(rank, inside, device=device))
+        self.a = nn.Parameter(torch.empty(rank, *inside, device=device))
         self.b = nn.Parameter(torch.zeros(outside, rank, device=device))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
         self.scale = alpha / rank
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight; some networks read it beside the call."""
-        out: Tensor = self.base.weight
+        """The weight with the update in it, for networks that read it instead of calling."""
+        out: Tensor = self.base.weight + self.scale * (self.b @ self.a.flatten(1)).view_as(
+            self.base.weight
+        )
+        return out
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias."""
+        out: Tensor | None = self.base.bias
         return out
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's answer with the low-rank part added."""
         y: Tensor = self.base(x)
         if isinstance(self.base, nn.Conv2d):
-            low = functional.conv2d(x, self.a[..., None, None], stride=self.base.stride)
+            base = self.base
+            low = functional.conv2d(
+                x,
+                self.a,
+                None,
+                base.stride,
+                base.padding,
+                base.dilation,
+            )
             return y + self.scale * functional.conv2d(low, self.b[..., None, None])
         return y + self.scale * functional.linear(functional.linear(x, self.a), self.b)

@@ -146,7 +146,7 @@ class Trunk:
 
         stop = self.depth if stop is None else stop
         if self.kind == "stages":
-            return state if stop == 0 else self._whole(state)
+            return self._whole(state) if state.level < stop else state
         context = None if delta is None else delta.start(state)
         x = state.x
         maps = list(state.maps)

@@ -2,7 +2,7 @@
 
 The queries, keys, values and outputs of attention (or all layers) get an update of low
 rank that starts at zero. On convolutional networks the same is done to linear
-layers and 1 x 1 convolutions.
+layers and convolutions.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ def build(trunk: Trunk, config: Config, setting: Setting) -> Delta:
     )
     for root_name, root in roots:
         for name, layer in list(root.named_modules()):
-            thin = isinstance(layer, nn.Linear) or (
-                isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and layer.groups == 1
-            )
+            thin = isinstance(layer, nn.Linear) or (type(layer) is nn.Conv2d and layer.groups == 1)
             leaf = name.rpartition(".")[2]
             if not thin or (attention and leaf not in _ATTENTION):
                 continue

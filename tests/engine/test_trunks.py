@@ -1,0 +1,120 @@
+"""Networks taken apart give timm's own bits, and prompts find their places in every family."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pathotune import plugins
+from pathotune.events import PathotuneError
+from pathotune.models._torchvision import import_timm
+from pathotune.models.backbones import normalised, part_maps
+from pathotune.models.cards import ModelCard, Part, Weights
+from pathotune.models.tuned import METHODS
+from pathotune.models.tuning import _net
+from pathotune.models.tuning._delta import Setting
+from pathotune.models.tuning._net import Net
+from pathotune.models.tuning._trunk import Trunk, has_tokens
+
+SMALL = {"img_size": 64, "embed_dim": 48, "depth": 3, "num_heads": 4}
+TOKENS = {
+    "plain": ("vit_tiny_patch16_224", SMALL | {"patch_size": 8}),
+    "registers": ("vit_small_patch14_reg4_dinov2", SMALL | {"patch_size": 8}),
+    "distilled": ("deit_tiny_distilled_patch16_224", SMALL | {"patch_size": 8}),
+    "siglip": ("vit_base_patch16_siglip_224", SMALL | {"patch_size": 8}),
+    "clip": ("vit_base_patch16_clip_224", SMALL | {"patch_size": 8}),
+    "eva02": ("eva02_tiny_patch14_224", SMALL | {"patch_size": 8}),
+    "dinov3": ("vit_small_patch16_dinov3", SMALL | {"patch_size": 8}),
+}
+STAGES = {
+    "convnext": ("convnext_atto", {}),
+    "swin": ("swin_tiny_patch4_window7_224", {"img_size": 64, "window_size": 4, "embed_dim": 24}),
+    "efficientnet": ("tf_efficientnet_lite0", {}),
+    "resnet": ("resnet10t", {}),
+}
+
+
+def network(name: str, kwargs: dict):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        net = import_timm().create_model(name, pretrained=False, num_classes=0, **kwargs)
+        for key, weight in net.named_parameters():
+            if weight.ndim > 1:
+                torch.nn.init.normal_(weight, std=0.05)
+            elif key.endswith("weight"):
+                torch.nn.init.ones_(weight)  # some norms start at zero and let nothing through
+    return net.eval().requires_grad_(False)
+
+
+def part(name: str, taps: tuple[int, ...], norm: str = "none") -> Part:
+    weights = Weights("file", "none", "0" * 64)
+    return Part(name, weights, (0.5,) * 3, (0.3,) * 3, taps, {}, norm=norm)
+
+
+@pytest.fixture(params=[*TOKENS, *STAGES])
+def family(request, monkeypatch):
+    """Return a card of a family, served with random weights, and a fresh network of it."""
+    name, kwargs = (TOKENS | STAGES)[request.param]
+    taps = (1, 2) if request.param in TOKENS else (1,)
+    norm = "final" if request.param in TOKENS else "none"
+    card = ModelCard(
+        *("id", "Name", "about", 0.5, 64, 8, 1, 3, (part(name, taps, norm),), None),
+        *(96 if request.param in TOKENS else 0, "CC0", False, 1.0, "", "tests"),
+    )
+    served = network(name, kwargs)
+    served.prune_intermediate_layers(list(taps), prune_norm=norm != "final")
+    monkeypatch.setattr(_net, "load_networks", lambda *_: ([served], None))
+    return request.param, card, network(name, kwargs)
+
+
+def test_the_loop_is_timms_own_to_the_bit(family):
+    _, card, net = family
+    trunk = Trunk(card.parts[0], net, card.tile_px, card.tokens)
+    pixels = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(
+            trunk.features(pixels), net.forward_features(normalised(card.parts[0], pixels))
+        )
+        ours = trunk.place(trunk.run(trunk.stem(pixels)).maps)
+        theirs = torch.cat(part_maps(card.parts[0], net, pixels, card.tokens), 1)
+        assert torch.equal(ours, theirs.permute(0, 2, 3, 1))
+        if trunk.kind != "stages":  # from a kept block on it is the same
+            lower = trunk.run(trunk.stem(pixels), 1)
+            assert torch.equal(trunk.place(trunk.run(lower).maps), ours)
+
+
+@pytest.mark.parametrize("method", [n for n in plugins.names(METHODS) if n != "linear"])
+def test_every_method_serves_every_family_or_says_why_not(family, method):
+    kind, card, _ = family
+    module = plugins.load(METHODS, method)
+    net = Net(card, "cpu")
+    reason = module.serves(card.parts[0].timm)
+    setting = Setting(False, sentence="telling tissue apart")
+    if reason is not None:
+        assert kind in STAGES and "transformer" in reason
+        with pytest.raises(PathotuneError, match="cannot tune"):
+            net.attach(module, module.Config(), setting)
+        return
+    delta = net.attach(module, module.Config(), setting)
+    delta.open()
+    tiles = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
+    features = net.upper(net.lower(net.pixels(tiles)))
+    assert features.shape == (2, 8, 8, net.dims) and torch.isfinite(features).all()
+    if method != "head":
+        features.square().mean().backward()
+        moved = {k for k, v in net.trained().items() if v.grad is not None and v.grad.any()}
+        if method == "lora":  # half of them wait for the other half, which starts at zero
+            assert moved == {k for k in net.trained() if k.endswith(".b")}
+        assert moved
+    if net.delta.drops and kind in TOKENS and net.delta.first < net.trunk.depth:
+        kept = torch.arange(0, 64, 2)
+        half = net.upper(net.lower(net.pixels(tiles)), kept=kept).flatten(1, 2)
+        assert half[:, 1].abs().max() == 0 and half[:, 0].abs().max() > 0
+
+
+def test_names_tell_transformers_from_other_networks():
+    assert all(has_tokens(name) for name, _ in TOKENS.values())
+    assert not any(has_tokens(name) for name, _ in STAGES.values())
+    for other in ("mobilevitv2_050", "maxvit_tiny_224", "levit_128", "efficientvit_b0"):
+        assert not has_tokens(other)
