@@ -7,10 +7,10 @@ printed: for a tile, and for an area of tissue, which is what a user waits for (
 and halos differ). A network of more than 200 million weights is not built whole:
 it is timed with two and with six of its blocks and extended to all of them in a straight
 line, and its row says so. Batches are the program's own, but a single tile where one
-takes over 50 GFLOP. Both sides run in torch with 32 bits: what OpenVINO gains is told by
-`backbone.py`, whose engine checks real weights.
+takes over 50 GFLOP. Both sides run in torch with 32 bits; with ``--fast`` both run in the
+engine that the program takes, and nothing is written into the cards.
 
-    python benchmarks/all_backbones.py [ID ...] [--rounds N] [--device D] [--write]
+    python benchmarks/all_backbones.py [ID ...] [--rounds N] [--device D] [--write | --fast]
 
 ``--write`` puts the ratio for an area into the shipped cards as `slower`.
 """
@@ -19,20 +19,25 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import re
+import shutil
 import statistics
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from pathotune import places
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import Backbone, load_backbone
-from pathotune.models.cards import DEFAULT_ID, card, cards
+from pathotune.models.cards import DEFAULT_ID, Weights, card, cards
 from pathotune.models.families import empty_network, fill
 
 if TYPE_CHECKING:
@@ -71,13 +76,21 @@ def gflop(model: ModelCard) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def random_backbone(model: ModelCard, device: str, blocks: int | None = None) -> Backbone:
-    """Return a card's backbone with random weights."""
-    network = network_of(model, blocks).to(device, memory_format=torch.channels_last)
+def random_backbone(
+    model: ModelCard, device: str, fast: Path | None, blocks: int | None = None
+) -> Backbone:
+    """Return a card's backbone with random weights; `fast`: through the engine of the program."""
+    network = network_of(model, blocks)
+    part = model.parts[0]
     if blocks is not None:
-        part = replace(model.parts[0], taps=(blocks - 1,))
-        model = replace(model, parts=(part,))
-    return Backbone(model, device, [network], None)
+        part = replace(part, taps=(blocks - 1,), kwargs=dict(part.kwargs) | {"depth": blocks})
+    if fast is None:
+        network = network.to(device, memory_format=torch.channels_last)
+        return Backbone(replace(model, parts=(part,)), device, [network], None)
+    path = fast / f"{model.id}-{blocks}.safetensors"
+    save_file(network.state_dict(), path)
+    part = replace(part, weights=Weights("file", str(path)))
+    return load_backbone(replace(model, parts=(part,)), device, fast=True)
 
 
 def seconds(backbone: Backbone) -> float:
@@ -97,12 +110,13 @@ def area(model: ModelCard) -> float:
 
 
 def measure(
-    model: ModelCard, default: Backbone, device: str, rounds: int
+    model: ModelCard, default: Backbone, rounds: int, fast: Path | None
 ) -> tuple[float, float, str]:
     """Return (seconds a tile, the default's seconds a tile, how it was measured)."""
     millions = sum(p.numel() for p in network_of(model, real=False).parameters())
     giant = millions > GIANT
-    many = [random_backbone(model, device, b) for b in ((FEW, MORE) if giant else (None,))]
+    sizes = (FEW, MORE) if giant else (None,)
+    many = [random_backbone(model, default.device, fast, b) for b in sizes]
     if gflop(model) > HEAVY_GFLOP:
         for backbone in many:
             backbone.batch = 1
@@ -139,25 +153,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--fast", action="store_true")
     args = parser.parse_args()
     import_timm()
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    default = load_backbone(card(DEFAULT_ID), args.device)
+    fast = Path(tempfile.mkdtemp()) if args.fast else None
+    if fast is not None:
+        os.environ["PATHOTUNE_HOME"] = str(fast)  # compiled networks of random weights are no use
+    default = load_backbone(card(DEFAULT_ID), args.device, fast=args.fast)
+    print(f"Default runs in {default.engine.name}.")
     wanted = args.ids or [c.id for c in cards().values() if c.id != DEFAULT_ID]
     print(f"{'card':22} {'GFLOP':>6} {'img/s':>7} {'ratio':>6} {'slower a mm2':>12}  timed")
     known: dict[tuple[object, ...], tuple[float, float, str]] = {}
     for card_id in wanted:
         model = card(card_id)
         if build(model) not in known:
-            known[build(model)] = measure(model, default, args.device, args.rounds)
+            known[build(model)] = measure(model, default, args.rounds, fast)
         took, base, how = known[build(model)]
         slower = (took / area(model)) / (base / area(default.card))
         row = f"{card_id:22} {gflop(model):6.1f} {1 / took:7.2f} {base / took:6.3f}"
         print(f"{row} {slower:12.2f}  {how}", flush=True)
-        if args.write:
+        if args.write and not args.fast:
             write(card_id, slower)
         gc.collect()
+    if fast is not None:
+        shutil.rmtree(fast)
 
 
 if __name__ == "__main__":
