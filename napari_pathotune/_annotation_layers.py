@@ -304,12 +304,16 @@ class AnnotationLayers:
 
     def _on_slide(self, *_: Any) -> None:
         self._on_place()
-        if self.session.slide is not None:
-            self._readying.start()
+        if self.session.slide is None and not self.drawing:
+            # The next slide may be scaled in other units, and napari minds a mixture.
+            for ours in (self.regions, self.points):
+                if ours.layer is not None and ours.layer in self.viewer.layers:
+                    self.viewer.layers.remove(ours.layer)
 
     def _make_ready(self) -> None:
         """Have the layer before the first stroke or import, which would wait for napari."""
-        if self.session.slide is not None and self.viewer is not None:
+        slide = self.session.slide
+        if slide is not None and slide.mpp is not None and self.viewer is not None:
             self.regions.make()
 
     def _on_place(self, *_: Any) -> None:
@@ -317,6 +321,8 @@ class AnnotationLayers:
             if layer is not None and self.session.slide is not None:
                 for name, value in self._placement().items():
                     setattr(layer, name, value)
+        if self.session.slide is not None:
+            self._readying.start()
         self._zooming.start()
         self.pen_changed.emit()
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
+from shapely.affinity import translate
 from shapely.geometry import LineString, Point, Polygon, box
 
 from pathotune.events import PathotuneError
 from pathotune.marks.annotations import Annotation, AnnotationSet
 from pathotune.marks.geojson import read_geojson, write_geojson
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathotune.marks.journal import Journal, replay
 
 SQUARE = {"type": "Polygon", "coordinates": [[[0, 0], [9, 0], [9, 9.25], [0, 9], [0, 0]]]}
 
@@ -201,3 +201,56 @@ def test_a_mistake_early_in_a_large_file_is_told(tmp_path):
     path.write_text('{"type": "FeatureCollection", "features": [{"a" 1}, ' + body + "]}")
     with pytest.raises(PathotuneError, match="not a complete GeoJSON"):
         read_geojson(path)
+
+
+QUPATH = Path(__file__).parent / "data" / "qupath-0.5.geojson"
+
+
+def by_id(path: Path) -> dict[str, str]:
+    """Return every feature as text, by its id: NaN equals NaN there, and 1.0 is not 1."""
+    features = json.loads(path.read_text(encoding="utf-8"))["features"]
+    return {f["id"]: json.dumps(f, sort_keys=True) for f in features}
+
+
+def test_what_qupath_measured_comes_back_word_for_word(tmp_path):
+    """Measurements, cells with nuclei, tiles, cores, nested classes, metadata, planes, locks.
+
+    The file is laid out as `PathObjectTypeAdapters` and `ROITypeAdapters` of QuPath 0.5 write it.
+    """
+    marks = read_geojson(QUPATH)
+    assert not marks.notes
+    kinds = [a.kind for a in marks.items]
+    assert kinds[1] == "ellipse" and kinds[3] == "multipolygon" and kinds[5] == "multipoint"
+    names = [a.class_name for a in marks.items]
+    assert names[2:4] == ["Tumor: Positive", "Stroma: Negative"]
+    write_geojson(tmp_path / "out.geojson", marks)
+    assert by_id(tmp_path / "out.geojson") == by_id(QUPATH)
+    # and through the journal, which a crash or the next start reads
+    journal = Journal(tmp_path / "j.jsonl")
+    journal.attach(marks)
+    journal.close()
+    write_geojson(tmp_path / "again.geojson", replay(tmp_path / "j.jsonl"))
+    assert by_id(tmp_path / "again.geojson") == by_id(QUPATH)
+
+
+def test_edits_here_leave_what_qupath_measured(tmp_path):
+    marks = read_geojson(QUPATH)
+    cell = marks.items[2]
+    marks.reclass([cell.id], "Necrosis")
+    marks.rename_class("Tumor", "Carcinoma")
+    marks.undo()
+    marks.redo()
+    moved = replace(marks.items[1], geometry=translate(marks.items[1].geometry, 10, 0))
+    marks.replace(moved)
+    write_geojson(tmp_path / "out.geojson", marks)
+    before = {k: json.loads(v) for k, v in by_id(QUPATH).items()}
+    after = {k: json.loads(v) for k, v in by_id(tmp_path / "out.geojson").items()}
+    new, old = after[cell.id], before[cell.id]
+    assert new["nucleusGeometry"] == old["nucleusGeometry"]
+    assert str(new["properties"]["measurements"]) == str(old["properties"]["measurements"])
+    assert new["properties"]["objectType"] == "cell"
+    assert new["properties"]["classification"] == {"name": "Necrosis", "color": [50, 50, 50]}
+    first = after[marks.items[0].id]["properties"]
+    assert first["classification"]["name"] == "Carcinoma" and first["measurements"]["H-score"]
+    assert first["metadata"] == {"ANNOTATION_DESCRIPTION": "margin, to be reviewed"}
+    assert after[moved.id]["geometry"]["isEllipse"] is True

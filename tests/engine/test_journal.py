@@ -186,3 +186,51 @@ def test_colours_of_any_number_type_are_kept_as_plain_numbers():
     journal.close()
     assert replay(path).classes[0].colour == (4, 5, 6)
     assert new_id() != new_id()
+
+
+def test_undo_and_redo_go_on_after_a_restart():
+    path = journal_for("undo")
+    marks = AnnotationSet()
+    journal = Journal(path)
+    journal.attach(marks)
+    marks.add_class("Fat")
+    marks.add(mark(0), mark(1), mark(2))
+    marks.add(*(mark(i, "Fat") for i in range(3, 253)))  # three lines, one edit
+    marks.remove(["1"])
+    marks.reclass(["0"], "Fat")
+    marks.undo()
+    journal.close()
+
+    back = replay(path)
+    states = [[(a.id, a.class_name) for a in marks.items]]
+    assert [(a.id, a.class_name) for a in back.items] == states[0]
+    assert back.can_redo and back.undo_text == "remove"
+    for step in ("redo", "undo", "undo", "undo", "undo"):
+        getattr(marks, step)()
+        getattr(back, step)()
+        assert [(a.id, a.class_name) for a in back.items] == [
+            (a.id, a.class_name) for a in marks.items
+        ]
+        assert [c.name for c in back.classes] == [c.name for c in marks.classes]
+    back.undo()
+    assert not back.can_undo and not back.classes
+    assert path.exists()
+
+
+def test_what_is_undone_after_a_restart_is_on_the_disk():
+    path = journal_for("again")
+    marks = AnnotationSet()
+    journal = Journal(path)
+    journal.attach(marks)
+    marks.add(mark(0))
+    marks.add(mark(1))
+    journal.close()
+    back = replay(path)
+    journal = Journal(path)
+    journal.attach(back)
+    back.undo()
+    journal.close()
+    last = replay(path)
+    assert [a.id for a in last.items] == ["0"] and last.can_redo
+    last.redo()
+    assert [a.id for a in last.items] == ["0", "1"]

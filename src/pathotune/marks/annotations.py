@@ -9,104 +9,28 @@ in level-0 pixels, x to the right and y down.
 
 from __future__ import annotations
 
-import uuid
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError
 from pathotune.marks.classes import AnnotationClass, Colour, next_colour
+from pathotune.marks.patches import KINDS, Annotation, Change, Patch, new_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from shapely.geometry.base import BaseGeometry
-
-__all__ = ["Annotation", "AnnotationClass", "AnnotationSet", "Change", "Patch", "new_id"]
-
-KINDS = (
-    "polygon",
-    "multipolygon",
-    "rectangle",
-    "ellipse",
-    "stroke",
-    "point",
-    "multipoint",
-    "line",
-    "other",
-)
+__all__ = [
+    "KINDS",
+    "Annotation",
+    "AnnotationClass",
+    "AnnotationSet",
+    "Change",
+    "Patch",
+    "new_id",
+]
 
 _COLLECTION = ("type", "features")
-
-
-def new_id() -> str:
-    """Return a fresh id, as QuPath uses them."""
-    return str(uuid.uuid4())
-
-
-@dataclass(frozen=True, slots=True)
-class Annotation:
-    """One marked region, stroke or set of points.
-
-    Attributes
-    ----------
-    id : str
-        A UUID, kept through import and export.
-    class_name : str or None
-        None while unclassified.
-    kind : str
-        How it was drawn; one of `KINDS`.
-    geometry : shapely geometry
-        Level-0 pixels. The middle line for a stroke.
-    width : float
-        Diameter of a stroke, level-0 pixels; 0 for everything else.
-    name : str or None
-        A name given by hand.
-    extra : mapping
-        What a GeoJSON file said beside all this, kept word for word.
-    locked : bool
-        May not be edited.
-    """
-
-    id: str
-    class_name: str | None
-    kind: str
-    geometry: BaseGeometry
-    width: float = 0.0
-    name: str | None = None
-    extra: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    locked: bool = False
-
-    def area(self) -> BaseGeometry:
-        """Return the marked area: a stroke as wide as its pen, anything else as it is."""
-        if self.kind == "stroke" and self.width > 0:
-            return self.geometry.buffer(self.width / 2)
-        return self.geometry
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What an edit touched: ids of annotations, and whether the class list changed."""
-
-    kind: str
-    ids: tuple[str, ...] = ()
-    classes_changed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """One edit. `items` holds (id, before, after, place in the order)."""
-
-    kind: str
-    items: tuple[tuple[str, Annotation | None, Annotation | None, int], ...] = ()
-    classes: tuple[tuple[AnnotationClass, ...], tuple[AnnotationClass, ...]] | None = None
-
-    def inverse(self) -> Patch:
-        """Return the patch that takes this one back."""
-        items = tuple((i, after, before, at) for i, before, after, at in reversed(self.items))
-        classes = None if self.classes is None else (self.classes[1], self.classes[0])
-        return Patch(self.kind, items, classes)
 
 
 def _colour(colour: Iterable[int]) -> Colour:
@@ -352,6 +276,21 @@ class AnnotationSet:
             patch = self._undone.pop()
             self._done.append(patch)
             self.apply(patch)
+
+    def remember(self, edits: Iterable[Patch]) -> None:
+        """Take edits that led to the present state as done, so that they can be undone.
+
+        What takes the edit before it back was an undo, and one made again a redo.
+        """
+        self._done, self._undone = [], []
+        for patch in edits:
+            if self._done and patch.says_what(self._done[-1].inverse()):
+                self._undone.append(self._done.pop())
+            elif self._undone and patch.says_what(self._undone[-1]):
+                self._done.append(self._undone.pop())
+            else:
+                self._done.append(patch)
+                self._undone.clear()
 
     def _edit(self, patch: Patch) -> None:
         if not patch.items and patch.classes is None:

@@ -242,13 +242,13 @@ def to_feature(annotation: Annotation, classes: Mapping[str, AnnotationClass]) -
     if annotation.locked != bool(properties.get("isLocked", False)):
         properties["isLocked"] = annotation.locked
     geometry = to_geojson(annotation.area())
-    if annotation.kind in {"rectangle", "ellipse", "stroke"}:
+    ellipse = annotation.kind == "ellipse" and _is_upright_ellipse(annotation.geometry)
+    if annotation.kind in {"rectangle", "ellipse", "stroke"} and not ellipse:
         own: dict[str, Any] = {"kind": annotation.kind}
         if annotation.kind == "stroke":
             own |= {"path": to_geojson(annotation.geometry), "width": float(annotation.width)}
         properties[OWN] = own
     geometry |= extra.get("geometry", {})
-    ellipse = annotation.kind == "ellipse" and _is_upright_ellipse(annotation.geometry)
     if ellipse or "isEllipse" in geometry:
         geometry["isEllipse"] = ellipse
     return {

@@ -49,10 +49,12 @@ def _pieces(patch: Patch) -> Iterator[Patch]:
         return
     gone = tuple(i for i in patch.items if i[2] is None)
     come = sorted((i for i in patch.items if i[2] is not None), key=lambda i: i[3])
-    if gone or patch.classes is not None:
+    starts = bool(gone) or patch.classes is not None
+    if starts:
         yield Patch(patch.kind, gone, patch.classes)
     for first in range(0, len(come), PIECE):
-        yield Patch(patch.kind, tuple(come[first : first + PIECE]))
+        piece = tuple(come[first : first + PIECE])
+        yield Patch(patch.kind, piece, goes_on=starts or first > 0)
 
 
 class Journal:

@@ -50,6 +50,8 @@ def line(patch: Patch, classes: tuple[AnnotationClass, ...]) -> bytes:
     """Return an edit as one line of a journal; `classes` give the colours."""
     known = {c.name: c for c in classes}
     said: dict[str, Any] = {"do": patch.kind}
+    if patch.goes_on:
+        said["goes_on"] = True
     changed = [(at, to_feature(after, known)) for _, _, after, at in patch.items if after]
     removed = [id_ for id_, _, after, _ in patch.items if after is None]
     if changed:
@@ -81,7 +83,30 @@ def _patch(said: dict[str, Any], annotations: AnnotationSet) -> Patch:
     for at, feature in said.get("put", []):
         item = from_feature(feature, known)[0]
         items.append((item.id, None, item, int(at)))
-    return Patch(str(said.get("do", "edit")), tuple(items), classes)
+    return Patch(str(said.get("do", "edit")), tuple(items), classes, bool(said.get("goes_on")))
+
+
+def _undoable(patch: Patch, annotations: AnnotationSet) -> Patch:
+    """Return a patch with what stood before it, read from the state it is applied to."""
+    removes = any(after is None for _, _, after, _ in patch.items)
+    places = {a.id: at for at, a in enumerate(annotations.items)} if removes else {}
+    items = []
+    for id_, _, after, at in patch.items:
+        try:
+            before = annotations.get(id_)
+        except KeyError:
+            before = None
+        items.append((id_, before, after, places.get(id_, at) if after is None else at))
+    return Patch(patch.kind, tuple(items), patch.classes)
+
+
+def _together(edits: list[Patch], patch: Patch, goes_on: bool) -> None:
+    """Add an edit to the list, to the one before where it is a piece of it."""
+    if goes_on and edits:
+        old = edits[-1]
+        edits[-1] = Patch(old.kind, old.items + patch.items, old.classes or patch.classes)
+    else:
+        edits.append(patch)
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
@@ -100,6 +125,16 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
 
 def _replay(path: Path, annotations: AnnotationSet, ever: set[str]) -> tuple[int, bool]:
     """Apply a journal; returns how many lines were read, and whether all could be."""
+    edits: list[Patch] = []
+    try:
+        return _replayed(path, annotations, ever, edits)
+    finally:
+        annotations.remember(edits)
+
+
+def _replayed(
+    path: Path, annotations: AnnotationSet, ever: set[str], edits: list[Patch]
+) -> tuple[int, bool]:
     count = 0
     for said in _lines(path):
         if said is None:
@@ -116,6 +151,10 @@ def _replay(path: Path, annotations: AnnotationSet, ever: set[str]) -> tuple[int
             except (PathotuneError, AttributeError, KeyError, TypeError, ValueError, IndexError):
                 return count, False
             ever.update(i[0] for i in patch.items)
+            if patch.kind == "state":
+                edits.clear()  # what led to it was left out when the file was written anew
+            else:
+                _together(edits, _undoable(patch, annotations), patch.goes_on)
             annotations.apply(patch)
         count += 1
     return count, True
