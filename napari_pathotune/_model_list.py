@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 FOLLOWS = "Now: follows your marks"
 KEEP_TIP = "Put the model as it is now on the list, to come back to it"
 ROWS = 5  # seen at once; more scroll
+GAP = 2
 
 
 class ModelList(QWidget):
@@ -32,6 +33,7 @@ class ModelList(QWidget):
         self.rows = QListWidget()
         self.rows.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.rows.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.rows.setSpacing(GAP)
         self.rows.setAccessibleName("Models of this slide")
         self.rows.itemClicked.connect(self._on_chosen)
         self.rows.itemActivated.connect(self._on_chosen)
@@ -77,7 +79,7 @@ class ModelList(QWidget):
                     self.rows.setCurrentItem(row)
         height = max(self.rows.sizeHintForRow(0), self.fontMetrics().height() + 4)
         lines = min(self.rows.count(), ROWS)
-        self.rows.setFixedHeight(lines * height + 2 * self.rows.frameWidth() + 4)
+        self.rows.setFixedHeight(lines * (height + 2 * GAP) + 2 * self.rows.frameWidth() + 2 * GAP)
 
     def _on_chosen(self, row: QListWidgetItem) -> None:
         self.history.go_back(row.data(Qt.ItemDataRole.UserRole))

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
+    QLabel,
     QSpinBox,
     QWidget,
 )
@@ -41,7 +42,9 @@ class SettingsForm(QWidget):
                 widget = _widget(field)
                 widget.setToolTip(str(field.metadata.get("help", "")))
                 self._fields[field.name] = (widget, field.default)
-                self._rows.addRow(str(field.metadata["label"]), widget)
+                label = QLabel(str(field.metadata["label"]))
+                label.setWordWrap(True)  # a long one must not widen the dock
+                self._rows.addRow(label, widget)
 
     def values(self) -> dict[str, Any]:
         """Return what differs from the defaults."""

@@ -184,7 +184,8 @@ def test_without_a_slide_or_its_scale_the_way_leads_to_the_slide_dock(dock):
     dock.session.slide_changed.emit(None)
     assert dock.primary.text() == "Open a slide" and not dock.add_button.isEnabled()
     dock.primary.click()
-    dock.session.slide = SimpleNamespace(mpp=None, mpp_x=None, mpp_y=None, name="x")
+    scale = {"mpp": None, "mpp_x": None, "mpp_y": None}
+    dock.session.slide = SimpleNamespace(**scale, name="x", fingerprint="x")
     dock.session.slide_changed.emit(dock.session.slide)
     assert "µm/px" in dock.hint.text()
     dock.primary.click()
