@@ -76,6 +76,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             ]
             bundle = drain(train(sources, card=card, **options), tell)
     bundle.save(out)
+    _so_far(out).unlink(missing_ok=True)
     verdict = dict(bundle.meta.get("metrics") or {})
     return {
         "out": args.out,
@@ -109,7 +110,13 @@ def _settings(args: argparse.Namespace, out: Path) -> dict[str, Any]:
             )
         return {"config": config}
     words = {"sentence": args.sentence or "", "text_folder": args.text_encoder or ""}
-    return {"config": config, "plan": plan, **words}
+    # what a training that does not come to its end leaves behind
+    return {"config": config, "plan": plan, "keep": _so_far(out), **words}
+
+
+def _so_far(out: Path) -> Path:
+    """Return where the best model is kept while a training is under way."""
+    return out.with_name(f"{out.stem}.so-far{out.suffix}")
 
 
 def _told(bundle: Any) -> dict[str, Any]:

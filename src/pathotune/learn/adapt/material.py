@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathotune.learn.settings import Training
     from pathotune.models.tuning._net import Lower, Net
 
-_AT_ONCE = 4
+_AT_ONCE = 2  # a cancel waits for so many tiles
 _MEMORY = 3 << 30  # bytes of kept tensors
 _WHAT = "Looking at the marked tissue"
 
@@ -127,13 +127,14 @@ class Material:
             stats.add(str(r), int(self.pieces.classes[r]), rows)
         return stats.fit()
 
-    def features(self) -> NDArray[np.float32]:
+    def features(self, what: str = _WHAT) -> Job[NDArray[np.float32]]:
         """Return the features of the labelled tokens with the delta as it is, as `frozen`."""
         out = []
         pieces, net = self.pieces, self.net
         for number, which in enumerate(self.clean):
             found = []
             for at in range(0, len(pieces), _AT_ONCE):
+                yield Progress(number * len(pieces) + at, len(self.clean) * len(pieces), what)
                 index = np.arange(at, min(at + _AT_ONCE, len(pieces)))
                 with limited_threads(), torch.no_grad():
                     maps = back(net.upper(self.lower(index, number)).float(), which)

@@ -55,16 +55,18 @@ class Trainer:
         self.stop = stop
         self.cuda = self.net.device.startswith("cuda")
         self.micro = min(material.plan.batch, 64 if self.cuda else 4)
+        self._most = material.plan.batch  # tiles that a small step may grow to
         self._timed = 0
+        self._share = 0
 
-    def start(self, train: NDArray[np.bool_]) -> None:
+    def start(self, train: NDArray[np.bool_], what: str = "Learning") -> Job[None]:
         """Set the head to the fast model fitted to the regions in `train`."""
         net, delta = self.net, self.net.delta
         assert delta is not None
         delta.modules.eval()
         features = None
         if not delta.still:
-            features = self.material.features()
+            features = yield from self.material.features(what)
         x = self.material.frozen if features is None else features
         head = self.material.probe(train, features)
         mine = x[:, train[self.material.region]].reshape(-1, x.shape[-1]).astype(np.float32)
@@ -105,13 +107,17 @@ class Trainer:
             torch.manual_seed(seed)
             self._state = torch.get_rng_state()
         rng = np.random.default_rng(seed)
-        self.start(train)
+        yield from self.start(train, what)
         run = Run()
         index = self.material.pieces.of(train)
         weights = self.material.pieces.weights(train)
         length = max(1, round(epochs / len(delta.stages)))
         limits = until if until is not None else [length] * len(delta.stages)
-        yield self._passed(run, held, math.nan, 0, 0)
+        first = yield from self._passed(run, held, math.nan, 0, 0, what)
+        if first is None:
+            self.restore(run.state)
+            return run
+        yield first
         for number, stage in enumerate(delta.stages):
             if not limits[number]:
                 continue
@@ -139,7 +145,10 @@ class Trainer:
                         break
                 if run.broken or run.stopped:
                     break
-                found = self._passed(run, held, float(np.mean(losses)), number, epoch)
+                mean = float(np.mean(losses))
+                found = yield from self._passed(run, held, mean, number, epoch, what)
+                if found is None:
+                    break
                 worse = 0 if run.best == len(run.passes) - 1 else worse + 1
                 yield found
                 if worse >= plan.patience:
@@ -150,10 +159,23 @@ class Trainer:
         return run
 
     def _passed(
-        self, run: Run, held: NDArray[np.bool_] | None, loss: float, stage: int, epoch: int
-    ) -> Pass:
-        """Judge the net as it is, and keep it if it is the best so far."""
-        found = self.judge(held) if held is not None else Pass(0, None, None, {}, {})
+        self,
+        run: Run,
+        held: NDArray[np.bool_] | None,
+        loss: float,
+        stage: int,
+        epoch: int,
+        what: str,
+    ) -> Job[Pass | None]:
+        """Judge the net as it is, and keep it if it is the best so far; None: stopped."""
+        if not run.state:
+            run.state = self.state()
+        found: Pass | None = Pass(0, None, None, {}, {})
+        if held is not None:
+            found = yield from self.judge(held, what)
+        if found is None:
+            run.stopped = True
+            return None
         found.train_loss, found.stage, found.epoch = loss, stage, epoch
         before = [p.loss for p in run.passes if p.loss is not None]
         run.passes.append(found)
@@ -219,7 +241,8 @@ class Trainer:
             total += float(loss.detach())
             at += len(now)
             self._pace(time.monotonic() - begun, len(now))
-            yield Progress(round(100 * share), 100, what)
+            self._share = round(100 * share)
+            yield Progress(self._share, 100, what)
         torch.nn.utils.clip_grad_norm_(opened, 1.0)
         optimiser.step()
         return total
@@ -238,6 +261,7 @@ class Trainer:
                 "Choose a smaller backbone, or let the method start at a later block.",
             ) from error
         self.micro //= 2
+        self._most = self.micro
         return Note(f"Memory ran short: training goes on with {self.micro} tiles at a time.")
 
     def _pace(self, seconds: float, tiles: int) -> None:
@@ -247,8 +271,8 @@ class Trainer:
             return  # the first one warms up
         if seconds > _STEP_SECONDS and self.micro > 1:
             self.micro = max(1, self.micro // 2)
-        elif seconds < _STEP_SECONDS / 4 and tiles == self.micro < self.material.plan.batch:
-            self.micro = min(self.micro * 2, self.material.plan.batch)
+        elif seconds < _STEP_SECONDS / 4 and tiles == self.micro:
+            self.micro = min(self.micro * 2, self._most)
 
     def _loss(
         self, now: NDArray[np.intp], weights: NDArray[np.float32], rng: np.random.Generator
@@ -294,17 +318,23 @@ class Trainer:
         chosen = np.sort(order[: (len(marked) + 1) // 2])
         return torch.from_numpy(chosen).to(self.net.device)
 
-    def judge(self, held: NDArray[np.bool_]) -> Pass:
-        """Judge the net on the regions in `held`."""
+    def judge(self, held: NDArray[np.bool_], what: str = "Judging") -> Job[Pass | None]:
+        """Judge the net on the regions in `held`; None: a stop was asked for."""
         assert self.net.delta is not None
         self.net.delta.modules.eval()
-        return judged(self.material, held, self._logits(held))
+        logits = yield from self._logits(held, what)
+        return None if logits is None else judged(self.material, held, logits)
 
-    def _logits(self, held: NDArray[np.bool_]) -> dict[int, NDArray[np.float32]]:
+    def _logits(
+        self, held: NDArray[np.bool_], what: str
+    ) -> Job[dict[int, NDArray[np.float32]] | None]:
         """Return the mean logits over the judged views of every token of these regions."""
         pieces, net = self.material.pieces, self.net
         found: dict[int, list[NDArray[np.float32]]] = {int(r): [] for r in np.flatnonzero(held)}
         for now in _parts(pieces.of(held), 4 if not self.cuda else 64):
+            if self.stop():
+                return None
+            yield Progress(self._share, 100, what)
             total: Any = 0
             for number, which in enumerate(self.material.clean[:VIEWS]):
                 with runtime.limited_threads(), torch.no_grad(), self._mixed():

@@ -51,7 +51,7 @@ def build(trunk: Trunk, config: Config, setting: Setting) -> Delta:
     stages = trunk.kind == "stages"
     first = 0 if stages else min(setting.first(config.block, trunk.depth), trunk.depth - 1)
     delta = Delta(trunk, first)
-    delta.rate = 2e-3
+    delta.rate = 5e-4
     roots = (
         [("stage", trunk.network)]
         if stages
