@@ -11,13 +11,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QHBoxLayout,
     QLabel,
     QLineEdit,
+    QScrollArea,
     QSizePolicy,
     QSlider,
     QVBoxLayout,
@@ -86,6 +87,7 @@ class BetterModel(QWidget):
         self._methods: list[Method] = []
         self._listed_for = ""
         self._own_words = False
+        self._seen_state = "idle"
         self._preview: Any = None
         self._build()
         forms.listen(
@@ -312,6 +314,19 @@ class BetterModel(QWidget):
             else f"They differ on {100 * share:.1f} % of what both have drawn."
         )
         self.state.setText(self._state_text(why))
+        if tuning.state != self._seen_state:
+            self._seen_state = tuning.state
+            QTimer.singleShot(0, self._reveal)
+
+    def _reveal(self) -> None:
+        """Scroll to what is going on: the buttons that stop it, or the verdict."""
+        parent = self.parentWidget()
+        while parent is not None and not isinstance(parent, QScrollArea):
+            parent = parent.parentWidget()
+        if parent is not None and self._seen_state != "idle":
+            for widget in (self.state, self.stop, self.use):
+                if widget.isVisible():
+                    parent.ensureWidgetVisible(widget, 0, 8)
 
     def _why_not(self, chosen: Method | None) -> str:
         """Return why learning cannot begin now, in a sentence, or nothing."""
@@ -335,7 +350,7 @@ class BetterModel(QWidget):
         if tuning.error is not None:
             return f"{tuning.error.message} {tuning.error.hint}".strip()
         if tuning.left_behind is not None:
-            return "A better model was being learnt when the program ended. Its best is kept."
+            return "A model that was learnt here before is kept. Take it up, or learn anew."
         if tuning.bundle is not None:
             found = tuning.verdict
             return str(found["text"]) if found else "Stopped before it could be judged."

@@ -97,6 +97,7 @@ class Tuning:
             return
         self._stop.clear()
         self.curve, self.bundle, self.error, self.progress = [], None, None, None
+        self.left_behind = None
         self.state, self._began, self._began_at = "learning", time.monotonic(), None
         keep = _kept(slide)
         marks = _copy(session.annotations)

@@ -137,7 +137,7 @@ def test_what_a_crash_left_behind_is_offered(panel, taught, patches, wait_until)
     session.open(patches)
     wait_until(lambda: session.slide is not None and panel.tuning.left_behind is not None)
     panel.refresh()
-    assert "when the program ended" in panel.state.text()
+    assert "learnt here before" in panel.state.text()
     panel.use.click()
     wait_until(lambda: panel.tuning.bundle is not None)
     assert panel.tuning.state == "done" and session.bundle is None
