@@ -95,6 +95,11 @@ class MapLoop:
         return timer
 
     @property
+    def fitted(self) -> Any:
+        """The fast model with what it was learnt from and its verdict, as one; None without."""
+        return None if self._live is None else self._live.model
+
+    @property
     def grid(self) -> Any:
         """The tile plan of the slide, or None."""
         return self.plan.grid if self.plan else None

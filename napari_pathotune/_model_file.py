@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError
 
+GREY = (128, 128, 128)  # of a class that was deleted a moment ago
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -30,23 +32,23 @@ def model_in_use(session: Session) -> Any:
     """
     if session.bundle is not None:
         return session.bundle
-    loop, marks = session.loop, session.annotations
-    head, plan, classmap = loop.head, loop.plan, loop.classmap
-    if head is None or plan is None or classmap is None:
+    plan, fitted = session.loop.plan, session.loop.fitted
+    if plan is None or fitted is None:
         raise PathotuneError("There is no model to save yet.", "Mark two classes first.")
     from pathotune.models.bundle import ModelBundle
 
-    used = set(classmap.classes)
+    now = {c.name: c.colour for c in session.annotations.classes}
+    colours = tuple(now.get(name, GREY) for name in fitted.classes)
     tissue = "off" if getattr(session.tissue, "source", "auto") == "off" else "auto"
     return ModelBundle.create(
         plan.card,
         "linear",
-        classmap.classes,
-        classmap.colours,
-        head.to_arrays(),
+        fitted.classes,
+        colours,
+        fitted.head.to_arrays(),
         tissue=tissue,
-        regions=[{"id": a.id, "class": a.class_name} for a in marks.items if a.class_name in used],
-        metrics=None if loop.evaluation is None else loop.evaluation.as_dict(),
+        regions=[{"id": key, "class": name} for key, name in fitted.regions.items()],
+        metrics=fitted.evaluation.as_dict(),
     )
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pathotune.events import PathotuneError
+
 if TYPE_CHECKING:
     from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.slides.slide import Slide
@@ -23,6 +25,18 @@ class Opened:
     annotations: AnnotationSet
     journal: Any
     recovered: int
+
+
+@dataclass(slots=True)
+class NoJournal:
+    """Stands where no journal can be kept; the slide opens all the same."""
+
+    problem: PathotuneError
+    saved_at: Any = None
+    on_problem: Any = None
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def added(present: AnnotationSet, new: AnnotationSet) -> list[Annotation]:
@@ -46,8 +60,18 @@ def prepare(slide: Slide) -> Opened:
     from pathotune.marks.journal import Journal, journal_for, replay
 
     _ = slide.kind  # judged from a thumbnail, here and not in the GUI thread
-    path = journal_for(slide.fingerprint)
-    marks = replay(path) if path.exists() else AnnotationSet()
-    journal = Journal(path)
-    journal.attach(marks)
+    try:
+        path = journal_for(slide.fingerprint)
+        marks = replay(path) if path.exists() else AnnotationSet()
+        journal = Journal(path)
+        journal.attach(marks)
+    except OSError as error:
+        why = error.strerror or str(error)
+        problem = PathotuneError(
+            f"Your marks cannot be kept as you draw them: {why}.",
+            "Save them yourself before you close, or mend the folder for the program's data.",
+        )
+        return Opened(slide, AnnotationSet(), NoJournal(problem), 0)
+    except PathotuneError as error:
+        return Opened(slide, AnnotationSet(), NoJournal(error), 0)
     return Opened(slide, marks, journal, len(marks.items))

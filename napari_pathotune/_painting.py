@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_pathotune import _settings
-from pathotune.events import PathotuneError, TilesDone
+from pathotune.events import TilesDone
+from pathotune.slides.mpp import refuse_blur
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
 
-COARSEST = 8  # times the network's um/px: beyond it a slide is an overview, not tissue
 CHUNK = 192  # tokens a side painted between two looks at a newer stroke
 
 
@@ -81,12 +81,7 @@ def make_plan(slide: Slide, tissue: Any, card_id: str, device: str = "auto") -> 
     from pathotune.slides.tiles import TileGrid
 
     backbone = card(card_id)
-    if slide.need_mpp() > COARSEST * backbone.mpp:
-        raise PathotuneError(
-            f"This slide has {slide.need_mpp():.3g} µm/px; the network looks at "
-            f"{backbone.mpp:g} µm/px and would see nothing but blur. No map is made.",
-            "Open the slide at its full size, or mend µm/px if it is wrong.",
-        )
+    refuse_blur(slide.need_mpp(), backbone.mpp)
     grid = TileGrid.plan(
         slide.width,
         slide.height,
@@ -97,8 +92,8 @@ def make_plan(slide: Slide, tissue: Any, card_id: str, device: str = "auto") -> 
         halo=backbone.halo,
     )
     root = _settings.cache_root()
-    FeatureStore.evict(_settings.cache_bytes(), root)
     store = FeatureStore.open(slide.stamp, backbone, grid, root=root, device=device)
+    FeatureStore.evict(_settings.cache_bytes(), root)  # not the one that is open
     cells = grid.cells(tissue, margin_tokens=backbone.neighbourhood // 2)
     return Plan(backbone, grid, store, cells, grid.tokens(tissue))
 

@@ -124,8 +124,11 @@ class Pen:
         active = self.viewer.layers.selection.active
         ids = self.board.selected()
         if ids and active is not None and str(active.mode) in SELECTING:
+            free = [i for i in ids if not self.board.annotations.get(i).locked]
+            if len(free) < len(ids):
+                self.board.note.emit("Locked regions keep their class.")
             with self.board.editing():
-                self.board.annotations.reclass(ids, name)
+                self.board.annotations.reclass(free, name)
         else:
             self.board.choose_class(name)
 

@@ -170,11 +170,28 @@ class PointLayer:
         for id_ in touched:
             mine = [i for i, other in enumerate(self._ids) if other == id_]
             old = self.board.annotations.get(id_)
+            if old.locked:
+                continue
             changed.append(moved_dots(old, np.asarray(self.layer.data, float)[mine]))
         self.board.replace(changed)
+        if len(changed) < len(touched):
+            self._put_back()
+
+    def _put_back(self) -> None:
+        """Show the points as they are: some are locked, and napari has changed them already."""
+        self.redraw(list(self.board.annotations.items))
+        self.board.note.emit("Locked points stay as they are. Unlock them where they were made.")
 
     def _take_removed(self, dead: set[int]) -> None:
         assert self.layer is not None
+        held = {i for i in dead if i < len(self._ids) and self._locked(self._ids[i])}
+        if held:
+            free = {self._ids[i] for i in dead - held if i < len(self._ids)}
+            alone = [i for i in free if self._ids.count(i) == 1]
+            with self.board.editing():
+                self.board.annotations.remove(alone)
+            self._put_back()
+            return
         ids = dict.fromkeys(self._ids[i] for i in dead if i < len(self._ids))
         self._ids = [id_ for i, id_ in enumerate(self._ids) if i not in dead]
         left = set(self._ids)
@@ -191,6 +208,9 @@ class PointLayer:
         if gone := [id_ for id_ in ids if id_ not in left]:
             with self.board.editing():
                 self.board.annotations.remove(gone)
+
+    def _locked(self, id_: str) -> bool:
+        return self.board.annotations.get(id_).locked
 
     def _on_selection(self, *_: Any) -> None:
         if not self._ours:

@@ -48,10 +48,20 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USERS_TURN, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
+def _seed(text: str) -> int:
+    """Return a seed; random generators take no negative ones."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError("must be 0 or more")
+    return value
+
+
 def _shared() -> _Parser:
     shared = _Parser(add_help=False)
     shared.add_argument("--json", action="store_true", help="print one JSON object")
-    shared.add_argument("--seed", type=int, default=0, help="seed of all random numbers")
+    shared.add_argument(
+        "--seed", type=_seed, metavar="N", default=0, help="seed of all random numbers"
+    )
     shared.add_argument("--device", choices=("auto", "cpu", "cpu-f32", "cuda"), default="auto")
     shared.add_argument("--offline", action="store_true", help="never use the network")
     return shared

@@ -101,6 +101,10 @@ def run(capsys, line: str) -> tuple[int, str, str]:
         ("train good.tif --annotations two.geojson --method fish --out b", "fish"),
         ("train good.tif --out b", "annotation"),
         ("train --out b", "annotation"),
+        ("train good.tif --annotations two.geojson --seed -1 --out b", "--seed"),
+        ("train good.tif --annotations two.geojson --mpp 12 --out b", "nothing but blur"),
+        (f"predict good.tif --bundle {READY} --mpp 12 --out m.tif", "nothing but blur"),
+        (f"predict --tiles tiles --mpp 12 --bundle {READY} --out m.tif", "nothing but blur"),
         ("train good.tif --annotations two.geojson --tiles tiles --out b", "not both"),
         ("train --tiles tiles --out b", "two classes"),
         ("train --tiles folder --out b", "no tiles"),
@@ -211,3 +215,23 @@ def test_stopping_leaves_no_half_result(bench):
         rest = job.stderr.read()
     assert job.returncode == 130 and "Stopped." in rest and "Traceback" not in rest
     assert not list(bench.glob("*m.ome.tif*"))
+
+
+def test_a_bundle_does_not_fetch_its_backbone_unasked(bench, capsys):
+    from pathotune.models.bundle import ModelBundle
+    from pathotune.models.cards import card
+    from pathotune.places import data_dir, resources
+
+    lines = (resources() / "models" / "dinov2-small.toml").read_text().splitlines()
+    lines = ['id = "far-away"' if x.startswith("id = ") else x for x in lines]
+    digest = "0" * 64
+    where = f'weights = {{ kind = "hub", where = "somebody/far-away", sha256 = "{digest}" }}'
+    lines = [where if x.startswith("weights = ") else x for x in lines]
+    (data_dir() / "models").mkdir(parents=True, exist_ok=True)
+    (data_dir() / "models" / "far-away.toml").write_text("\n".join(lines))
+    hub = card("far-away")
+    arrays = {"weight": np.zeros((hub.dims, 2), np.float32), "bias": np.zeros(2, np.float32)}
+    bundle = ModelBundle.create(hub, "linear", ("A", "B"), ((0, 0, 0), (9, 9, 9)), arrays)
+    bundle.save(Path("hub.safetensors"))
+    code, _, err = run(capsys, "predict good.tif --bundle hub.safetensors --out m.tif")
+    assert code == 2 and hub.name in err and hub.licence in err and "--download" in err

@@ -441,3 +441,22 @@ def test_a_warm_window_and_a_gather_are_fast(tmp_path, tiny_card):
 
         assert best(lambda: store.window(5, 5, 105, 135)) < 0.015
         assert best(lambda: store.gather(rows, cols, 5)) < 0.05
+
+
+def test_a_store_that_grows_past_the_limit_makes_room_then_says_so(
+    tiny_card, tmp_path, monkeypatch
+):
+    from pathotune.models import features
+
+    monkeypatch.setattr(features, "_LOOK", 4)
+    monkeypatch.setattr(FeatureStore, "limit_bytes", 10**9)
+    with FeatureStore.open("old", tiny_card, Grid(), tmp_path) as old:
+        filled(old, ALL[:12])
+    size = FeatureStore.usage(tmp_path)
+    FeatureStore.evict(round(1.5 * size), tmp_path)
+    with FeatureStore.open("new", tiny_card, Grid(), tmp_path) as new:
+        filled(new, ALL[:32])
+        assert not (old.folder / "about.json").exists()  # the other slide made room first
+        assert new.problem is not None and "preferences" in new.problem
+        assert all(new.has(cell) for cell in ALL[:32])  # what no longer fits is kept in memory
+        assert FeatureStore.usage(tmp_path) < 2.2 * size

@@ -212,3 +212,24 @@ def test_windows_cover_a_tile_and_mirror_a_small_one(tmp_path):
     assert at_mpp(tile, 0.5, 0.5) is tile
     with pytest.raises(PathotuneError):
         class_folders(tmp_path / "nowhere")
+
+
+def test_a_slide_given_twice_is_one_slide(slide, marks, tiny_card):
+    """What is learnt of a slide must not be judged on the same slide as if it were another."""
+    halves = [AnnotationSet(), AnnotationSet()]
+    for i, one in enumerate(marks.items):
+        halves[i % 2].add(one)
+    bundle = drain(train([(slide, half) for half in halves], card=tiny_card, device="cpu"))
+    told = bundle.meta["metrics"]
+    assert told["scope"] != "2 slides" and told["n_regions"] == len(marks.items)
+
+
+def test_hidden_folders_are_no_classes_and_linked_ones_are(tmp_path):
+    tile = Image.fromarray(np.zeros((9, 9, 3), np.uint8))
+    for place in ("tiles/A", "tiles/.ipynb_checkpoints", "elsewhere"):
+        (tmp_path / place).mkdir(parents=True)
+        tile.save(tmp_path / place / "1.png")
+    (tmp_path / "tiles" / "C").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "tiles" / "A" / "back").symlink_to(tmp_path / "tiles")
+    found = class_folders(tmp_path / "tiles")
+    assert {name: len(files) for name, files in found.items()} == {"A": 1, "C": 1}

@@ -80,7 +80,7 @@ class _Desk:
                 self.journal = SimpleNamespace(saved_at=None, problem=None)
                 self.recovered, self.bundle, self.device = 0, None, "cpu"
                 self.loop = SimpleNamespace(head=None, evaluation=None, missing=None)
-                self.loop.plan = self.loop.classmap = None
+                self.loop.plan = self.loop.classmap = self.loop.fitted = None
                 self.view = SimpleNamespace(toggle=lambda: self.toggled.append(True))
                 self.toggled = []
                 self.slide = SimpleNamespace(mpp=0.5, mpp_x=0.5, mpp_y=0.5, name="slide.svs")

@@ -436,3 +436,27 @@ def test_few_that_are_left_of_many_are_there_at_once(desk, wait_until):
     desk.marks.undo()
     in_step(desk)
     assert desk.board.regions.layer.nshapes == 5
+
+
+def test_locked_points_stay_and_locked_regions_keep_their_class(bare_desk):
+    from shapely.geometry import MultiPoint, Point
+
+    desk = bare_desk
+    places = MultiPoint([(300, 200), (400, 300)])
+    desk.marks.add(mark("held", places, "multipoint", locked=True))
+    desk.marks.add(mark("free", Point(500, 400), "point"))
+    layer = desk.board.points.layer
+    layer.selected_data = {0, 1, 2}
+    layer.remove_selected()
+    assert [a.id for a in desk.marks.items] == ["held"] and len(layer.data) == 2
+    layer.data = np.array([[0.0, 0.0], [300.0, 400.0]])
+    layer.events.data(value=layer.data, action="changed", data_indices=(0,), vertex_indices=((),))
+    assert desk.marks.get("held").geometry.equals(places)
+    assert np.allclose(np.sort(layer.data[:, 1]), [300, 400])
+    desk.marks.add(mark("l", box(300, 200, 500, 400), "rectangle", locked=True))
+    before = desk.marks.get("l").class_name
+    desk.board.regions.layer.selected_data = {0}
+    desk.viewer.layers.selection.active = desk.board.regions.layer
+    desk.board.regions.layer.mode = "select"
+    desk.pen.choose_class(2)
+    assert desk.marks.get("l").class_name == before

@@ -339,3 +339,38 @@ def test_an_overview_is_too_coarse_for_a_map_and_says_so(quick, window, patches,
     wait_until(lambda: failures)
     assert failures[0].where == "slide" and "29 µm/px" in failures[0].message
     assert session.loop.plan is None and session.jobs.idle
+
+
+def test_a_slide_opens_where_marks_cannot_be_kept(quick, window, patches, wait_until, monkeypatch):
+    def refuse(_fingerprint):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathotune.marks.journal.journal_for", refuse)
+    _, session = window
+    failed = []
+    session.failed.connect(failed.append)
+    session.open(patches)
+    wait_until(lambda: session.slide is not None)
+    assert failed[0].where == "annotate" and "Read-only" in failed[0].message
+    assert session.journal.problem is not None
+
+
+def test_a_model_is_saved_with_todays_colours_and_with_what_it_was_learnt_from(
+    opened, mark, wait_until
+):
+    from napari_pathotune._model_file import model_in_use
+
+    _, session = opened
+    for x in (120, 220):
+        mark(session, "Red", x, 200)
+        mark(session, "Blue", x + 350, 200)
+    wait_until(lambda: session.loop.evaluation is not None and session.jobs.idle)
+    session.annotations.recolour_class("Red", (1, 2, 3))
+    wait_until(lambda: session.jobs.idle)
+    bundle = model_in_use(session)
+    assert dict(zip(bundle.classes, bundle.colours, strict=True))["Red"] == (1, 2, 3)
+    assert len(bundle.meta["regions"]) == 4 == bundle.meta["metrics"]["n_regions"]
+    session.annotations.rename_class("Red", "Rose")  # the model has not heard of it yet
+    bundle = model_in_use(session)
+    assert {r["class"] for r in bundle.meta["regions"]} == set(bundle.classes)
+    assert len(bundle.meta["regions"]) == bundle.meta["metrics"]["n_regions"]

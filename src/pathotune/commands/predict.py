@@ -31,6 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what train wrote, or a ready one: crc_nine, shell",
     )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the backbone of the bundle if it is missing"
+    )
     parser.add_argument("--region", metavar="x,y,w,h", help="map only this, in level-0 pixels")
     parser.add_argument(
         "--tissue", metavar="auto|off|FILE", help="where to look (auto); FILE is GeoJSON"
@@ -57,6 +60,14 @@ def _model(args: argparse.Namespace, tell: Teller) -> tuple[Any, bool]:
     model = named(args.bundle)
     dense = not isinstance(model, ModelBundle)
     if not dense:
+        card = model.card()
+        if card.needs_download and not args.download and not args.offline:
+            gate = ", after asking its owners for access" if card.gated else ""
+            raise PathotuneError(
+                f"This model needs {card.name}, which is not on this computer: "
+                f"{card.size_mb:.0f} MB, {card.licence}{gate}.",
+                "Add --download to fetch it.",
+            )
         args.model = model.card_id
         backbone(args, tell)
     return model, dense

@@ -8,6 +8,7 @@ or run from the command line is what was seen.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnabl
 from pathotune.marks.labels import label_tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from pathotune.marks.annotations import AnnotationSet
@@ -25,6 +28,16 @@ if TYPE_CHECKING:
     from pathotune.models.tuning.linear import LinearHead
     from pathotune.slides.tiles import TileGrid
     from pathotune.slides.tissue import TissueMask
+
+
+@dataclass(frozen=True, slots=True)
+class FastModel:
+    """A fitted head, its verdict, its classes, and the class of each region it was learnt from."""
+
+    head: LinearHead
+    evaluation: Evaluation
+    classes: tuple[str, ...]
+    regions: Mapping[str, str]
 
 
 class LiveProbe:
@@ -41,6 +54,8 @@ class LiveProbe:
     ----------
     cells : (n, 2) int
         Tiles under the marks of the last update and under their neighbours.
+    model : FastModel or None
+        What the last update made, as one: to be saved, say.
     off_tissue : (rows, cols)
         Marked tokens where the mask saw no tissue; they are mapped all the same.
     glass : list of str
@@ -58,6 +73,7 @@ class LiveProbe:
         self._tissue: TissueMask | None = None
         self._allowed: NDArray[np.bool_] | None = None
         self._known: dict[str, Any] = {}
+        self.model: FastModel | None = None
         self.cells: NDArray[np.int32] = np.empty((0, 2), np.int32)
         nothing = np.empty(0, np.intp)
         self.off_tissue: tuple[NDArray[np.intp], NDArray[np.intp]] = (nothing, nothing)
@@ -120,10 +136,12 @@ class LiveProbe:
         listed = tuple(c.name for c in annotations.classes)
         missing = self._missing(listed, {names[c] for c in labelled.region_class})
         if len(self._marked.stats.classes) < 2:
-            self._head = self._evaluation = None
+            self._head = self._evaluation = self.model = None
             return None, missing or "The marked regions are being read."
         if changed or self._head is None:
             self._head, self._evaluation = judge(self._marked, names, seed=self._seed)
+            learnt = {k: names[c] for k, c in self._marked.stats.region_class.items()}
+            self.model = FastModel(self._head, self._evaluation, names, learnt)
         return self._head, missing
 
     def _look_at_glass(

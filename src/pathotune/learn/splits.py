@@ -53,7 +53,7 @@ def splits(
     parts = np.zeros(len(classes), int)
     for c in np.unique(classes):
         mine = rng.permutation(np.flatnonzero(classes == c))
-        parts[mine] = np.arange(len(mine)) % min(repeats, len(mine))
+        parts[mine] = np.arange(len(mine)) % min(max(repeats, 2), len(mine))
     flags = []
     for r in range(repeats):
         held = np.zeros(len(classes), bool)

@@ -17,6 +17,7 @@ from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnabl
 from pathotune.marks.labels import label_tokens
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.features import FeatureStore, compute_features
+from pathotune.slides.mpp import refuse_blur
 from pathotune.slides.tiles import TileGrid
 from pathotune.slides.tissue import tissue_mask
 
@@ -90,7 +91,9 @@ def train(
     colours = class_colours((s.classes for _, s in sources), names)
     marked = Marked(len(names), card.dims)
     regions: list[dict[str, str]] = []
-    prefixes = [f"{i}/" for i in range(len(sources))]
+    # A slide given twice is one slide: what is learnt of it must not be judged on it.
+    prints = [slide.fingerprint for slide, _ in sources]
+    prefixes = [f"{prints.index(p)}/{i}/" for i, p in enumerate(prints)]
     plans = [plan(slide, card) for slide, _ in sources]
     labels = [_labelled(m, grid, names) for (_, m), grid in zip(sources, plans, strict=True)]
     glass: list[str] = []
@@ -149,7 +152,7 @@ def train(
             allowed = None if tissue == "off" else grid.tokens(masks[i])
             marked.follow(labelled, store, grid, card.neighbourhood, prefixes[i], allowed)
     _every_class(marked, names)
-    slides, scope = apart(marked, prefixes)
+    slides, scope = apart(marked, [f"{prints.index(p)}/" for p in dict.fromkeys(prints)])
     head, evaluation = judge(marked, names, config=config, seed=seed, scope=scope, slides=slides)
     return ModelBundle.create(
         card,
@@ -198,7 +201,7 @@ def _tuned(
             method,
             names,
             colours,
-            groups=[key.partition("/")[0] for key in pieces.names],
+            groups=[slides[int(key.partition("/")[0])].fingerprint for key in pieces.names],
             seed=seed,
             device=device,
             about={"tissue": tissue, "regions": regions},
@@ -213,8 +216,9 @@ def plan(slide: Slide, card: ModelCard, origin: tuple[float, float] = (0.0, 0.0)
     Raises
     ------
     PathotuneError
-        The slide's um/px is not known.
+        The slide's um/px is not known, or far too coarse for the network.
     """
+    refuse_blur(slide.need_mpp(), card.mpp)
     return TileGrid.plan(
         slide.width,
         slide.height,

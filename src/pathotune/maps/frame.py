@@ -17,6 +17,7 @@ import numpy as np
 
 from pathotune.events import PathotuneError, TilesDone
 from pathotune.maps.classmap import ClassMap
+from pathotune.slides.mpp import refuse_blur
 from pathotune.slides.tiles import TileGrid
 from pathotune.slides.tissue import TissueMask, full_mask, mask_from_polygons, tissue_mask
 
@@ -63,8 +64,9 @@ class Frame:
         Raises
         ------
         PathotuneError
-            No um/px, or the region lies outside the slide.
+            No um/px, one far too coarse, or the region lies outside the slide.
         """
+        refuse_blur(slide.need_mpp(), mpp)
         step = token_px * mpp / slide.need_mpp()
         area = slide.bounds if region is None else region.intersect(slide.bounds)
         if area is None:

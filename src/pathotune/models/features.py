@@ -37,6 +37,7 @@ __all__ = ["FeatureStore", "box_mean", "compute_features"]
 _FORMAT = 1
 _MEMORY = 1 << 30  # slots from here on are blocks in memory
 _MEMORY_BYTES = 1 << 30  # what may stay in memory when the disk takes no more
+_LOOK = 32  # tiles between two looks at how much room is taken
 _GATHER = 4096  # scattered tokens at a time: bounds the memory of their neighbours
 
 
@@ -52,7 +53,7 @@ class FeatureStore:
     problem : str or None
         Why features are kept in memory only, in the user's words.
     limit_bytes : int
-        What all stores together may take when a new one is begun.
+        What all stores together may take.
     """
 
     limit_bytes: ClassVar[int] = 20_000_000_000
@@ -70,7 +71,7 @@ class FeatureStore:
         self._slots = np.full((grid.tile_rows, grid.tile_cols), -1, dtype=np.int64)
         self._memory: list[NDArray[Any]] = []
         self._file: BlockFile | None = None
-        self._users = 1
+        self._users, self._puts = 1, 0
         self._lock = RLock()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -213,6 +214,9 @@ class FeatureStore:
         if tokens.shape != (self.core, self.core, self.dims):
             raise ValueError(f"expected {(self.core, self.core, self.dims)}, not {tokens.shape}")
         block = self._quantised(tokens)
+        self._puts += 1
+        if self._puts % _LOOK == 0:
+            self._keep_to_limit()
         with self._lock:
             if self.problem is None and self._file is not None:
                 try:
@@ -238,6 +242,18 @@ class FeatureStore:
         steps = finite / np.maximum(scale, np.float32(1e-30))[..., None]
         block["q"] = np.rint(steps).astype(np.int8)
         return block
+
+    def _keep_to_limit(self) -> None:
+        """Make room for a store that grows: others go first, then it grows in memory only."""
+        root, limit = self.folder.parent, self.limit_bytes
+        if self.problem is None and self.usage(root) > limit:
+            self.evict(limit, root)
+            if self.usage(root) > limit:
+                self.problem = (
+                    f"The features of this slide fill the {limit / 1e9:.3g} GB set aside for them. "
+                    "The work goes on, but the rest will be computed again next time; the "
+                    "preferences give them more room."
+                )
 
     def _keep_in_memory(self, error: OSError) -> None:
         why = _cache.why(error)

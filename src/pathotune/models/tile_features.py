@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pathotune.events import Job, Note, Progress
+from pathotune.slides.mpp import refuse_blur
 from pathotune.slides.tile_folder import at_mpp, read_tile_file, windows
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def tile_features(
     from pathotune.models.features import box_mean
     from pathotune.models.runtime import limited_threads
 
+    if mpp is not None:
+        refuse_blur(mpp, card.mpp)
     yield Progress(0, len(files), "Reading tiles")
     backbone = backbone_for(card, device)
     assumed = False
@@ -90,6 +93,7 @@ def tile_features(
                     f"The tiles do not say how large a pixel is; {card.mpp:g} um/px is assumed.",
                     "warning",
                 )
+            refuse_blur(own or card.mpp, card.mpp)
             cut = windows(at_mpp(tile, own or card.mpp, card.mpp), card.tile_px)
             stacks.append(turned(cut, views))
         ends = np.cumsum([len(s) for s in stacks])

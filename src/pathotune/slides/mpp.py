@@ -22,9 +22,31 @@ from pathotune.events import PathotuneError
 PRINT_DPI = (72, 96, 100, 150, 200, 300, 600, 1200)
 LARGEST_DIFFERENCE = 0.05
 ASKED_RANGE = (0.05, 50.0)
+COARSEST = 8  # times a network's um/px: beyond it a slide is an overview, not tissue
 LARGEST = 1000.0  # a millimetre; files that say "1 dpi" mean that they do not know
 _DPI_TOLERANCE = 2e-3  # whole pixels per cm and per m do not give whole dpi
 _lock = Lock()
+
+
+def refuse_blur(mpp: float, network_mpp: float) -> None:
+    """Make sure that a network sees tissue in a slide.
+
+    Parameters
+    ----------
+    mpp, network_mpp : float
+        um/px of the slide and of what the network looks at.
+
+    Raises
+    ------
+    PathotuneError
+        The slide is more than eight times coarser.
+    """
+    if mpp > COARSEST * network_mpp:
+        raise PathotuneError(
+            f"A pixel is {mpp:.3g} µm wide here; the network looks at {network_mpp:g} µm/px and "
+            "would see nothing but blur. No map is made.",
+            "Use the picture at its full size, or mend µm/px if it is wrong.",
+        )
 
 
 def believable(mpp_x: float | None, mpp_y: float | None) -> str | None:

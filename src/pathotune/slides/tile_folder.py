@@ -7,6 +7,8 @@ image, one larger is cut into windows that overlap as little as needed.
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +17,7 @@ from pathotune.events import PathotuneError
 from pathotune.slides.resample import area
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -34,7 +36,7 @@ def tile_files(folder: Path) -> list[Path]:
         raise PathotuneError(f"There is no folder {folder}.", "Check the name.")
     found = sorted(
         p
-        for p in folder.rglob("*")
+        for p in _files(folder)
         if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
     )
     if not found:
@@ -42,6 +44,19 @@ def tile_files(folder: Path) -> list[Path]:
             f"There are no tiles in {folder}.", "Tiles are PNG, JPEG or TIFF files."
         )
     return found
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder: linked folders too, each once; hidden ones not."""
+    seen: set[Path] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = Path(here).resolve()
+        if real in seen:
+            folders.clear()  # a link that leads back
+            continue
+        seen.add(real)
+        folders[:] = sorted(f for f in folders if not f.startswith("."))
+        yield from (Path(here) / name for name in files)
 
 
 def class_folders(folder: Path) -> dict[str, list[Path]]:
