@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import whole_slide
-from backbone import classes, real_tiles
+from backbone import arithmetic, classes, real_tiles
 
 from pathotune import places, plugins
 from pathotune.events import Note, PathotuneError, drain
@@ -112,14 +112,8 @@ def peaks(device: str) -> dict[str, float]:
 
 def flops_of(model: cards.ModelCard) -> float:
     """Return the operations of one tile, two a multiplication and addition."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    backbone = load_backbone(model, "cpu")
     tile = np.full((1, model.tile_px, model.tile_px, 3), 200, np.uint8)
-    backbone.engine.run(tile, runtime.threads_here())
-    with FlopCounterMode(display=False) as counter:
-        backbone.engine.run(tile, runtime.threads_here())
-    return float(counter.get_total_flops())
+    return arithmetic(model, load_backbone(model, "cpu").engine, tile)
 
 
 def rate(backbone: Backbone, tile: NDArray[np.uint8], seconds: float = 3.0) -> float:

@@ -212,7 +212,7 @@ def test_a_damaged_graph_is_made_anew(tiny_card, fresh, monkeypatch):
     expected = extract.backbone_for(tiny_card, "cpu").tokens(tiles(2))
     (about,) = fresh.glob("*/" + compiled.ABOUT)
     assert json.loads(about.read_text())["why_not"] == ""
-    for damage in (about, about.parent / "part0.xml"):
+    for damage in (about, about.parent / "part0.xml", about.parent / "part0.weights"):
         damage.write_text("{")
         extract._loaded.clear()
         backbone = extract.backbone_for(tiny_card, "cpu")

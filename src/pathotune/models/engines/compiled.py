@@ -18,11 +18,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pathotune import places
 
 ABOUT = "about.json"
 LIMIT_BYTES = 4_000_000_000
-_VERSION = 1  # raise when graphs are made in another way
+_HEAVY = 16384  # bytes of a constant from which it is written beside the graph
+_ALIGNED = 64
+_WEIGHT = "pathotune-weight-"
+_VERSION = 2  # raise when graphs are made in another way
 
 
 def root() -> Path:
@@ -60,9 +65,55 @@ def keep(where: Path | None, models: list[Any], facts: dict[str, Any]) -> bool:
 
 
 def _save(model: Any, path: Path) -> None:
+    """Write a model as a small graph and its weights beside it.
+
+    OpenVINO's own writing holds Python's lock as long as it lasts, seconds with large
+    weights, in which a window stands still; so it writes a graph whose weights are inputs.
+    """
     from pathotune.models.quiet import import_openvino
 
-    import_openvino().save_model(model, path, compress_to_fp16=False)
+    ov = import_openvino()
+    graph = model.clone()  # shares its weights
+    with path.with_suffix(".weights").open("wb") as file:
+        heavy = [op for op in graph.get_ops() if op.get_type_name() == "Constant"]
+        heavy = [op for op in heavy if op.get_byte_size() >= _HEAVY]
+        for constant in heavy:
+            file.seek(-(-file.tell() // _ALIGNED) * _ALIGNED)
+            name = f"{_WEIGHT}{file.tell()}"
+            stand_in = ov.opset1.parameter(
+                list(constant.get_output_shape(0)), constant.get_element_type(), name=name
+            )
+            file.write(np.ascontiguousarray(constant.data).view(np.uint8).reshape(-1).data)
+            constant.output(0).replace(stand_in.output(0))
+            graph.add_parameters([stand_in])
+    ov.save_model(graph, path, compress_to_fp16=False)
+
+
+def read(path: Path) -> tuple[Any, Any]:
+    """Return a model that `keep` wrote, and the mapped weights, which must live as long.
+
+    Raises
+    ------
+    OSError, ValueError, RuntimeError
+        Nothing whole is there.
+    """
+    from pathotune.models.quiet import import_openvino
+
+    ov = import_openvino()
+    model = ov.Core().read_model(path)
+    file = path.with_suffix(".weights")
+    mapped = np.memmap(file, np.uint8, "c") if file.stat().st_size else np.empty(0, np.uint8)
+    for stand_in in model.get_parameters():
+        name = stand_in.get_friendly_name()
+        if not name.startswith(_WEIGHT):
+            continue
+        kind, shape = stand_in.get_element_type().to_dtype(), stand_in.get_output_shape(0)
+        start = int(name.removeprefix(_WEIGHT))
+        values = mapped[start : start + int(np.prod(shape)) * kind.itemsize]
+        constant = ov.op.Constant(values.view(kind).reshape(list(shape)), shared_memory=True)
+        stand_in.output(0).replace(constant.output(0))
+        model.remove_parameter(stand_in)
+    return model, mapped
 
 
 def touch(where: Path) -> None:

@@ -14,6 +14,7 @@ import json
 import threading
 import time
 import warnings
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -121,9 +122,9 @@ def load(folder: Path) -> OpenVinoEngine:
     facts = json.loads((folder / compiled.ABOUT).read_text(encoding="utf-8"))
     if facts["why_not"]:
         raise NotFaster(facts["why_not"])
-    core = import_openvino().Core()
-    models = [core.read_model(folder / f"part{i}.xml") for i, _ in enumerate(facts["precisions"])]
-    return OpenVinoEngine(models, facts["precisions"], facts["joined"])
+    read = [compiled.read(folder / f"part{i}.xml") for i, _ in enumerate(facts["precisions"])]
+    models, weights = [m for m, _ in read], [w for _, w in read]
+    return OpenVinoEngine(models, facts["precisions"], facts["joined"], keep=weights)
 
 
 def verdict(card_hash: str, half: bool) -> str | None:
@@ -190,7 +191,8 @@ def convert(
     joined = projection is None
     facts = {"why_not": "", "precisions": precisions, "joined": joined}
     if compiled.keep(folder, models, facts) and folder is not None:
-        return load(folder)  # torch's copy of the weights can go
+        with suppress(OSError, ValueError, KeyError, RuntimeError):
+            return load(folder)  # torch's copy of the weights can go
     return OpenVinoEngine(models, precisions, joined, keep=graphs)
 
 
