@@ -59,7 +59,7 @@ def _processors() -> list[Device]:
         return [Device("cpu", f"CPU (f32), {count}")]
     return [
         Device("cpu", f"CPU (bf16), {count}"),
-        Device("cpu" + EXACT, f"CPU (f32, exact but slower), {count}"),
+        Device("cpu" + EXACT, f"CPU (f32, exact), {count}"),
     ]
 
 
