@@ -453,3 +453,16 @@ def test_squares_through_openslide_are_its_pixels_and_kept(shared, name, monkeyp
         whole = slide.read_level(0, 500, 300, 600, 400)
         monkeypatch.setattr(type(slide._reader), "_region", None)  # all of it is in the cache
         assert np.array_equal(slide.read_level(0, 510, 310, 500, 300), whole[10:310, 10:510])
+
+
+@pytest.mark.parametrize("name", [*SHARED_SLIDES[1:], "regions_crc_mosaic/crc_mosaic_dev.ome.tif"])
+def test_tiff_tiles_are_those_that_tifffile_decodes(shared, name):
+    reader = TiffReader(shared / "data" / name)
+    try:
+        for level, (width, height) in enumerate(reader.sizes):
+            assert reader.reductions(level) == (1, 2, 4, 8)
+            box = (width // 3, height // 3, min(600, width // 2), min(500, height // 2))
+            direct, slow = reader.read(level, *box), reader._decoded(level, *box)
+            assert np.abs(direct.astype(int) - slow).max() <= 1
+    finally:
+        reader.close()
