@@ -337,7 +337,7 @@ def test_an_overview_is_too_coarse_for_a_map_and_says_so(quick, window, patches,
     wait_until(lambda: session.tissue is not None)
     session.set_mpp(29.0)  # a real DICOM overview has as much
     wait_until(lambda: failures)
-    assert failures[0].where == "slide" and "29 µm/px" in failures[0].message
+    assert failures[0].where == "slide" and "29 µm" in failures[0].message
     assert session.loop.plan is None and session.jobs.idle
 
 
