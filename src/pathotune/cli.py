@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 COMMANDS = "pathotune.commands"
-ORDER = ("info", "tissue", "train", "predict", "models", "doctor", "demo")  # as a user meets them
+ORDER = (
+    "info",
+    "tissue",
+    "methods",
+    "train",
+    "predict",
+    "models",
+    "doctor",
+    "demo",
+)  # as a user meets them
 DONE, OUR_FAULT, USERS_TURN, INTERRUPTED = 0, 1, 2, 130
 OUT_OF_OUR_HANDS = {  # what the machine refuses, whoever asks; what to do about it
     errno.ENOSPC: "Make room on the disk, or choose another folder.",

@@ -208,3 +208,15 @@ def test_the_command_line_tunes_and_maps(card, slide, marks, tmp_path, capsys):
     bad = ["train", "--tiles", str(tmp_path), "--out", str(tmp_path / "c.safetensors")]
     assert cli.main([*bad, "--method", "vpt", "--set", "depth=sideways"]) == 2
     assert cli.main([*bad, "--method", "nothing"]) == 2
+
+
+def test_all_that_can_be_set_is_listed_with_defaults_and_reasons(capsys):
+    assert cli.main(["methods", "--model", "effnet-lite0", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    known = {m["id"]: m for m in told["methods"]}
+    assert set(known) == {"linear", *TUNING}
+    assert "transformer" in known["vpt"]["why_not"] and known["cdtm"]["why_not"] is None
+    for method in [*told["methods"], {"settings": told["training"]}]:
+        for field in method["settings"]:
+            assert field["label"] and field["help"].endswith(".") and "default" in field
+    assert cli.main(["methods"]) == 0 and "--set NAME=VALUE" in capsys.readouterr().out

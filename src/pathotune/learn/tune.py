@@ -141,10 +141,11 @@ def tune(
     from pathotune.models.runtime import pick_device, split
     from pathotune.models.tuning._delta import Setting
     from pathotune.models.tuning._net import Net
+    from pathotune.models.tuning._trunk import tuned_part
 
     module = plugins.load(METHODS, method)
     config, plan = config or module.Config(), plan or Training()
-    reason = module.serves(card.parts[0].timm) if len(card.parts) == 1 else None
+    reason = module.serves(card.parts[tuned_part(card)].timm)
     if reason is not None:
         raise PathotuneError(
             f"{module.LABEL} cannot tune {card.name}. {reason}",

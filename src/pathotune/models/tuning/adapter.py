@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathotune.models.tuning._trunk import Trunk
 
 LABEL = "Adapters"
-ABOUT = "A small trained detour behind every block; steady with little material."
+ABOUT = "A small trained detour behind every block."
 
 
 @dataclass(frozen=True)
