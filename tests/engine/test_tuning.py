@@ -21,6 +21,7 @@ from pathotune.marks.geojson import write_geojson
 from pathotune.models import extract
 from pathotune.models.backbones import load_backbone
 from pathotune.models.bundle import ModelBundle
+from pathotune.models.cards import card as known_card
 from pathotune.models.cards import user_folder
 from pathotune.models.tuned import METHODS, card_of, config_of
 from pathotune.models.tuning._delta import Setting
@@ -130,6 +131,24 @@ def test_a_bundle_says_the_same_again_at_the_token_step(card, slide, marks, meth
     part = drain(predict(slide, loaded, device="cpu", region=Region(160, 80, 160, 160)))
     same = part.labels == first.labels[10:30, 20:40]
     assert same.mean() > 0.9  # another lattice of tiles, the same places
+
+
+def test_the_guide_tells_the_trained_share(request):
+    """Numbers and shares in the guide are those of the embedded backbone."""
+    guide = request.config.rootpath / "docs" / "methods" / "tuning.md"
+    rows = [r.split("|") for r in guide.read_text().splitlines() if r.startswith("| `")]
+    told = {
+        r[1].strip(" `"): (r[3].replace(" ", ""), r[4].strip(" %")) for r in rows if len(r) == 6
+    }
+    assert set(told) == set(TUNING)
+    net = Net(known_card("pathotune-small"), "cpu")
+    for name, (numbers, share) in told.items():
+        module = plugins.load(METHODS, name)
+        delta = net.attach(module, module.Config(), Setting(True, {}, "tissue"))
+        delta.open()
+        own = sum(p.numel() for p in net.trained().values())
+        assert int(numbers) == own, name
+        assert float(share) == round(100 * own / net.trunk.size, 2), name
 
 
 def test_text_makes_the_prompts_and_is_kept(card):

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
 
     chosen = card(args.model or DEFAULT_ID)
     architecture = chosen.parts[tuned_part(chosen)].timm
-    found = []
+    found: list[dict[str, Any]] = []
     for key in plugins.names(METHODS):
         module = plugins.load(METHODS, key)
         fast = key == "linear"
