@@ -235,8 +235,11 @@ def test_a_level_that_disagrees_with_openslide_is_read_through_it(tmp_path, tiss
     monkeypatch.setattr(_svs_tiles, "jpeg_level", taken_for_rgb)
     with open_slide(path) as slide:
         want = through_openslide(path, 0, 0, 0, 900, 700)
+        halved = slide.pyramid()[1]  # offered before the level was found to disagree
         assert slide.reductions(0) == (1,)
         assert np.abs(slide.read_level(0, 0, 0, 900, 700).astype(int) - want).max() <= 1
+        half = area(want, 0, 0, 2, 2, 450, 350).astype(int)
+        assert np.abs(halved[:100, :150] - half[:100, :150]).mean() <= 1
 
 
 def test_a_tile_wanted_by_many_threads_is_decoded_once():

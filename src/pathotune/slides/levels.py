@@ -17,6 +17,7 @@ import numpy as np
 
 from pathotune.events import PathotuneError
 from pathotune.slides.geometry import Level
+from pathotune.slides.resample import area
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike, NDArray
@@ -127,7 +128,10 @@ class Halved(LevelArray):
         self.chunks = (min(side, size.height), min(side, size.width), 3)
 
     def _read(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
-        return self._slide.read_reduced(self._level, 2, x, y, width, height)
+        if 2 in self._slide.reductions(self._level):
+            return self._slide.read_reduced(self._level, 2, x, y, width, height)
+        whole = self._slide.read_level(self._level, 2 * x, 2 * y, 2 * width, 2 * height)
+        return area(whole, 0, 0, 2, 2, width, height)
 
 
 class Overview(LevelArray):
@@ -162,7 +166,7 @@ def pyramid(slide: Slide) -> list[LevelArray]:
         gap = level is last and longest > OVERVIEW_SIDE
         if level is not last:
             gap = slide.levels[i + 1].downsample_x / level.downsample_x > _GAP
-        if gap and 2 in slide.reductions(i):
+        if gap and slide.may_reduce(i):
             found.append(Halved(slide, i))
     factor = round((last.downsample_x + last.downsample_y) / 2)
     while longest > OVERVIEW_SIDE:

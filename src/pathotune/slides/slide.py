@@ -167,6 +167,11 @@ class Slide:
         with self._gate.reading():
             return self._reader.reductions(level)
 
+    def may_reduce(self, level: int) -> bool:
+        """Whether a level is likely to have `reductions`; answered without reading pixels."""
+        with self._gate.reading():
+            return self._reader.may_reduce(level)
+
     def read_reduced(
         self, level: int, reduction: int, x: int, y: int, w: int, h: int
     ) -> NDArray[np.uint8]:

@@ -54,6 +54,10 @@ class Reader(ABC):
         del level
         return (1,)
 
+    def may_reduce(self, level: int) -> bool:
+        """Whether a level looks as if it had `reductions`; answered without reading pixels."""
+        return len(self.reductions(level)) > 1
+
     def read_reduced(
         self, level: int, reduction: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:

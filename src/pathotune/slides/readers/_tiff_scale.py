@@ -7,7 +7,6 @@ whether it is to be believed is decided elsewhere.
 from __future__ import annotations
 
 from typing import Any
-from xml.etree import ElementTree
 
 # OME's own spellings of lengths, with both signs for micro
 _UM = {
@@ -34,6 +33,8 @@ Pair = tuple[float | None, float | None]
 
 def ome_mpp(xml: str) -> Pair:
     """Return um/px along x and y of the first image in OME-XML; None where it is not told."""
+    from xml.etree import ElementTree  # most slides say their scale otherwise
+
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:

@@ -81,6 +81,10 @@ class OpenSlideReader(Reader):
         """Return by how much tiles of a level can be decoded smaller."""
         return (self._tiles.reductions(level) if self._tiles else ()) or (1,)
 
+    def may_reduce(self, level: int) -> bool:
+        """Whether tiles of a level are JPEG; whether they can be read directly is seen later."""
+        return self._tiles is not None and level in self._tiles.levels
+
     def read_reduced(
         self, level: int, reduction: int, x: int, y: int, width: int, height: int
     ) -> NDArray[np.uint8]:
