@@ -140,6 +140,8 @@ def compute_features(
     from pathotune.slides.tiles import read_batches
 
     told = store.problem
+    if not _loaded:  # the first use of a network here converts it, which takes seconds
+        yield Progress(before, total, "Preparing the network")
     backbone = backbone_for(card, device, allow_download)
     begun, done = time.monotonic(), 0
     batches = read_batches(slide, grid, _Queue(grid, todo, focus), backbone.batch)
