@@ -174,6 +174,21 @@ def test_a_network_that_cannot_be_converted_runs_in_torch_and_that_is_told(
 
 
 @needs_openvino
+@pytest.mark.parametrize("error", [ImportError("libtbb.so.12 is missing"), OSError("libtbb")])
+def test_an_openvino_that_does_not_load_is_told_and_torch_computes(
+    tiny_card, fresh, monkeypatch, error
+):
+    def broken():
+        raise error
+
+    monkeypatch.setattr(openvino, "import_openvino", broken)
+    backbone = extract.backbone_for(tiny_card, "cpu")
+    assert backbone.engine.name == "torch, f32"
+    assert "libtbb" in backbone.notes()[0].text
+    assert not list(fresh.glob("*/" + compiled.ABOUT))  # it may be mended tomorrow
+
+
+@needs_openvino
 def test_other_features_and_a_slower_engine_are_refused(tiny_card, fresh, monkeypatch):
     monkeypatch.setattr(trust, "change", lambda *_: 0.2)
     backbone = extract.backbone_for(tiny_card, "cpu")

@@ -53,9 +53,9 @@ def choose(card: ModelCard, device: str, load: Callable[[], Networks]) -> tuple[
         threads = runtime.threads_here()
         try:
             return openvino.convert(card, networks, projection, folder, half, threads), []
-        except openvino.NotFaster as why:
+        except (openvino.NotFaster, ImportError, OSError) as why:  # installed, but it does not load
             return EagerEngine(card, where, networks, projection), [_told(card, why)]
-    except openvino.NotFaster as why:
+    except (openvino.NotFaster, ImportError) as why:
         return EagerEngine(card, where, *load()), [_told(card, why)]
 
 

@@ -38,7 +38,11 @@ def root() -> Path:
 
 def folder(card_hash: str, half: bool) -> Path:
     """Return where a card's graphs lie; `half`: with 16-bit numbers where harmless."""
-    facts = [_VERSION, card_hash, importlib.metadata.version("openvino"), half]
+    try:
+        version = importlib.metadata.version("openvino")
+    except importlib.metadata.PackageNotFoundError:  # installed in another way than by pip
+        version = "unknown"
+    facts = [_VERSION, card_hash, version, half]
     return root() / hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
 
 
