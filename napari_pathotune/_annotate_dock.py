@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _keys
@@ -37,6 +36,7 @@ from pathotune.events import PathotuneError
 if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtCore import QSize
+    from superqt import QCollapsible
 
     from napari_pathotune._bus import Failure
 
@@ -118,7 +118,7 @@ class AnnotateDock(QWidget):
         self.classes.deleted.connect(self._delete_class)
 
     def _more(self) -> QCollapsible:
-        more = QCollapsible("Files and view")
+        more = forms.fold("Files and view")
         box = QWidget()
         grid = QGridLayout(box)
         grid.setContentsMargins(0, 0, 0, 0)

@@ -24,7 +24,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune._compare import Comparison
@@ -112,7 +111,7 @@ class BetterModel(QWidget):
         self.words.setToolTip("The task in words: stain, organ, classes. The method reads it.")
         self.words.textEdited.connect(self._on_words)
         self.form = SettingsForm()
-        self.settings = QCollapsible("Settings (none need touching)")
+        self.settings = forms.fold("Settings (none need touching)")
         self.settings.addWidget(self.form)
         self.settings.collapse(animate=False)
         self.curve = CurveView()

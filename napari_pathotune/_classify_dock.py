@@ -20,7 +20,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_pathotune import _exporting, _layers
 from napari_pathotune import _forms as forms
@@ -107,7 +106,7 @@ class ClassifyDock(QWidget):
         progress.addWidget(self.bar, 1)
         progress.addWidget(self.pause)
         self.ready = ReadyModels(self.session)
-        self.models = QCollapsible("Ready-made models")
+        self.models = forms.fold("Ready-made models")
         self.models.addWidget(self.ready)
 
         middle = QWidget()

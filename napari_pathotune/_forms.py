@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,6 +106,11 @@ def primary(action: Callable[[], Any]) -> QPushButton:
     font.setBold(True)
     made.setFont(font)
     return made
+
+
+def fold(title: str) -> QCollapsible:
+    """Return a section that folds; its arrow points to where the content is."""
+    return QCollapsible(title, expandedIcon="▼", collapsedIcon="▶")
 
 
 def swatch(rgb: tuple[int, int, int], side: int = 12) -> QIcon:

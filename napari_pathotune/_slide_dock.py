@@ -19,7 +19,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _slide_facts as facts
@@ -103,7 +102,7 @@ class SlideDock(QWidget):
         device.addWidget(self.device)
         self.picker = BackbonePicker(self.session)
         self.picker.chosen.connect(self._on_card)
-        self.network = QCollapsible("Network that reads the slide")
+        self.network = forms.fold("Network that reads the slide")
         self.network.addWidget(self.picker)
         self.other = forms.button("Open another slide...", "Ctrl+O works as well", self.open_dialog)
 

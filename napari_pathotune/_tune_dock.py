@@ -21,7 +21,6 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _model_file
@@ -79,7 +78,7 @@ class TuneDock(QWidget):
         self.verdict.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.bars = ScoreBars()
         self.matrix = ConfusionMatrix()
-        self.mixed = QCollapsible("Which classes are taken for which")
+        self.mixed = forms.fold("Which classes are taken for which")
         self.mixed.addWidget(_wrapped("Rows: marked. Columns: found, in % of the row."))
         self.mixed.addWidget(self.matrix)
         self.mixed.collapse(animate=False)
@@ -118,9 +117,9 @@ class TuneDock(QWidget):
         column.addWidget(self.worth)
         column.addWidget(self.bars)
         column.addWidget(self.mixed)
+        column.addWidget(self.models)
         column.addWidget(self.better)
         column.addWidget(self.working)
-        column.addWidget(self.models)
         column.addStretch(1)
         column.addWidget(forms.heading("Models on this computer"))
         column.addLayout(models)

@@ -103,7 +103,8 @@ class ScoreBars(_Painted):
         faint.setAlpha(60)
         metrics, height = self.fontMetrics(), self.row_px
         number = metrics.horizontalAdvance("0.00 (0.00–0.00) ")
-        name_to = int((self.width() - number) * 0.5)
+        widest = max((metrics.horizontalAdvance(s.name) for s in self.scores), default=0)
+        name_to = int(min(widest + 24, (self.width() - number) * 0.66))
         bar_from, bar_to = name_to + 6, self.width() - number - 6
         for row, score in enumerate(self.scores):
             top = row * height
