@@ -146,12 +146,13 @@ class ModelHistory:
         session = self.session
         if evaluation is None or session.bundle is not None or session.loop.head is None:
             return
-        if session.loop.status.reading:
-            return  # some marks have no features yet: a model on the way
         try:
-            self._latest = _model_file.model_in_use(session)
+            bundle = _model_file.model_in_use(session)
         except PathotuneError:
             return
+        if session.loop.status.reading:
+            return  # some marks have no features yet: a model on the way
+        self._latest = bundle
         self._marks = {r["id"]: r["class"] for r in self._latest.meta["regions"]}
         if self._large(self._point, self._marks):
             self._keep_latest("rest")
