@@ -29,7 +29,7 @@ from pathotune.events import drain
 from pathotune.models.cards import DEFAULT_ID, card
 from pathotune.models.extract import backbone_for
 from pathotune.models.features import FeatureStore, compute_features
-from pathotune.models.runtime import cores
+from pathotune.models.runtime import cores, readers
 from pathotune.slides.sample import sample_slide
 from pathotune.slides.slide import open_slide
 from pathotune.slides.tiles import TileGrid, read_batches
@@ -104,7 +104,7 @@ def measure(path: Path, model: ModelCard, device: str, count: int, rounds: int) 
 
     def reading() -> None:
         with open_slide(path) as fresh:  # nothing decoded yet
-            for _ in read_batches(fresh, grid, cells, backbone.batch):
+            for _ in read_batches(fresh, grid, cells, backbone.batch, readers(backbone.device)):
                 pass
 
     def alone() -> None:

@@ -124,3 +124,10 @@ def test_other_errors_pass_through(tiny_card, monkeypatch):
     monkeypatch.setattr(backbone, "_forward", Hungry(backbone, 0, RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         backbone.tokens(tiles(1))
+
+
+def test_a_graphics_card_gets_more_readers(monkeypatch):
+    monkeypatch.setattr(runtime, "cores", lambda: 16)
+    assert runtime.readers("cuda:1") == 8 and runtime.readers("cpu") == 2
+    monkeypatch.setattr(runtime, "cores", lambda: 1)
+    assert runtime.readers("cuda") == 2

@@ -137,6 +137,7 @@ def compute_features(
         yield Note(store.problem, "warning")
     if not len(todo):
         return
+    from pathotune.models.runtime import readers
     from pathotune.slides.tiles import read_batches
 
     told = store.problem
@@ -144,7 +145,9 @@ def compute_features(
         yield Progress(before, total, "Preparing the network")
     backbone = backbone_for(card, device, allow_download)
     begun, done = time.monotonic(), 0
-    batches = read_batches(slide, grid, _Queue(grid, todo, focus), backbone.batch)
+    batches = read_batches(
+        slide, grid, _Queue(grid, todo, focus), backbone.batch, readers(backbone.device)
+    )
     with closing(batches), closing(_ahead(backbone, batches)) as results:
         for done_cells, tokens in results:
             yield from backbone.notes()

@@ -164,6 +164,15 @@ def batch_size(device: str, tile_px: int = 224) -> int:
     return max(1, min(_GPU_BATCH, int(free * 0.5) // per_tile))
 
 
+def readers(device: str) -> int:
+    """Return how many threads should read tiles for a device.
+
+    Beside a processor's model two are plenty; a graphics card takes what the other
+    cores can decode.
+    """
+    return max(2, min(8, cores() - 1)) if device.startswith("cuda") else 2
+
+
 def leave_a_core(leave: bool | None) -> None:
     """Keep one core free from now on, or not; None: when not run by the main thread.
 
