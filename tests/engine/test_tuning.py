@@ -203,6 +203,14 @@ def test_stop_keeps_the_best_and_closing_leaves_nothing(card, slide, marks, tmp_
     job.close()
 
 
+def test_a_class_off_the_slide_is_told_before_anything_is_learnt(card, slide, marks):
+    away = AnnotationSet()
+    box = shapely.box(9000, 9000, 9050, 9050)
+    away.add(*marks.items[:3], Annotation(new_id(), "Far", "rectangle", box))
+    with pytest.raises(PathotuneError, match="No region of Far"):
+        drain(train([(slide, away)], card=card, method="adapter", device="cpu", plan=QUICK))
+
+
 def test_one_region_a_class_is_too_few_to_tell(card, slide, marks):
     few = AnnotationSet()
     few.add(marks.items[0], marks.items[3])

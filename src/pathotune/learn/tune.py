@@ -151,6 +151,12 @@ def tune(
             f"{module.LABEL} cannot tune {card.name}. {reason}",
             "Choose another method or another backbone.",
         )
+    bare = sorted(set(range(len(names))) - set(pieces.classes.tolist()))
+    if bare:
+        raise PathotuneError(
+            f"No region of {', '.join(names[c] for c in bare)} lies on the slide.",
+            "Check that the annotations belong to this slide and are in its full-size pixels.",
+        )
     device = split(pick_device(device))[0]
     cuda = device.startswith("cuda")
     setting = Setting(not cuda, {}, sentence or text.sentence(names), text_folder)
@@ -172,8 +178,6 @@ def tune(
             "sentence": setting.sentence if "sentence" in delta.facts else "",
             "encoder": delta.facts.get("encoder", ""),
         }
-        if len(set(pieces.classes.tolist())) < len(names):
-            raise PathotuneError("A class has no region.", "Mark a region of every class.")
         bundle = yield from job.all(held, by, epochs)
         return bundle
     finally:
