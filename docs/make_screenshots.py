@@ -204,6 +204,20 @@ def reading_the_map(studio: Studio) -> None:
     session = studio.session
     tune = studio.dock("tune")
     studio.take("tune-verdict")
+    history = tune.models.history
+    stroma = [a.id for a in session.annotations.items if a.class_name == "Stroma"]
+    session.annotations.remove(stroma)
+    studio.until(lambda: session.loop.classmap and "Stroma" not in session.loop.classmap.classes)
+    studio.until(lambda: session.jobs.idle and session.loop.evaluation is not None)
+    history.go_back(history.entries[0])
+    studio.until(lambda: session.bundle is not None and session.jobs.idle)
+    studio.settle(2.0)
+    studio.take("tune-earlier")
+    history.go_back(None)
+    session.annotations.undo()
+    studio.until(lambda: session.loop.classmap and "Stroma" in session.loop.classmap.classes)
+    studio.until(lambda: session.jobs.idle and session.loop.evaluation is not None)
+    studio.settle(2.0)
     tune.mixed.expand(animate=False)
     studio.take("tune-confusion")
     classify = studio.dock("classify")
