@@ -85,7 +85,8 @@ def stop(job) -> None:
     job.close()
     assert time.monotonic() - start < 2
     left = [t.name for t in threading.enumerate() if t.name.startswith("pathotune")]
-    assert left == []
+    # The decoders of JPEG tiles are the process's own and outlive every job.
+    assert [name for name in left if not name.startswith("pathotune-decoder")] == []
     assert next(job, "closed") == "closed"
 
 
