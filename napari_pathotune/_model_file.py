@@ -48,6 +48,7 @@ def model_in_use(session: Session) -> Any:
         fitted.head.to_arrays(),
         tissue=tissue,
         regions=[{"id": key, "class": name} for key, name in fitted.regions.items()],
+        pictures=[] if session.slide is None else [session.slide.view.words()],
         metrics=fitted.evaluation.as_dict(),
     )
 

@@ -22,6 +22,7 @@ from pathotune.slides.resample import area
 from pathotune.slides.sample import skin_slide
 from pathotune.slides.slide import open_slide
 from pathotune.slides.tile_cache import TILES, TileCache
+from pathotune.slides.view import View
 
 APERIO = "Aperio Image Library v12.0.15 \n900x700 [0,0 900x700] (256x256) |AppMag = 40|MPP = 0.2500"
 SHARED_SLIDES = (
@@ -211,7 +212,7 @@ def test_streams_that_are_not_as_the_file_says_are_left_to_the_slow_way(tmp_path
         path, iter(found), shape=(512, 512, 3), dtype=np.uint8, tile=(256, 256),
         compression="jpeg", photometric="ycbcr", subsampling=(1, 1),
     )  # fmt: skip
-    reader = TiffReader(path)
+    reader = TiffReader(path, View())
     try:
         tiles_read = reader._tiles
         assert tiles_read is not None

@@ -26,11 +26,30 @@ def mpp(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--mpp", type=float, metavar="X", help=f"um/px of {what}")
 
 
-def opened(path: str, mpp: float | None) -> Slide:
-    """Open a slide; `mpp` in um/px where the file does not say."""
-    from pathotune.slides.slide import open_slide
+def picture(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the picture of a file; all count from 1."""
+    parser.add_argument("--scene", type=int, metavar="N", help="picture of the file (the largest)")
+    parser.add_argument("--z", type=int, metavar="N", help="depth (the first)")
+    parser.add_argument("--channel", type=int, metavar="N", help="one channel, in grey (all)")
+    parser.add_argument(
+        "--icc", choices=("on", "off"), help="correct colours by the file's profile (off)"
+    )
 
-    return open_slide(path, mpp=mpp)
+
+def opened(path: str, args: argparse.Namespace) -> Slide:
+    """Open a slide as the options say."""
+    from pathotune.slides.slide import open_slide
+    from pathotune.slides.view import View
+
+    icc = None if args.icc is None else args.icc == "on"
+    view = View(args.scene, args.z, args.channel, icc)
+    slide = open_slide(path, mpp=args.mpp, view=view)
+    if icc and not slide.view.icc:
+        slide.close()
+        raise PathotuneError(
+            f"{slide.name} has no colour profile that can be used.", "Leave --icc out."
+        )
+    return slide
 
 
 def backbone(args: argparse.Namespace, tell: Teller) -> ModelCard:

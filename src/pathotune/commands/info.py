@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import mpp, opened
+from pathotune.commands._common import mpp, opened, picture
 
 if TYPE_CHECKING:
     import argparse
@@ -22,11 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("slide", metavar="SLIDE")
     mpp(parser, "the slide, when the file does not say")
+    picture(parser)
 
 
 def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     """Return size, um/px, levels and what the file is."""
-    with opened(args.slide, args.mpp) as slide:
+    with opened(args.slide, args) as slide:
         return {
             "name": slide.name,
             "width": slide.width,
@@ -49,4 +50,15 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             "kind": slide.kind,
             "objective": slide.objective,
             "reader": slide.reader,
+            "scene": slide.view.scene,
+            "scenes": [
+                {"number": s.number, "name": s.name, "width": s.width, "height": s.height}
+                for s in slide.scenes
+            ],
+            "z": slide.view.z,
+            "depth": slide.depth,
+            "channel": slide.view.channel,
+            "channels": list(slide.channels),
+            "has_icc": slide.has_icc,
+            "icc": slide.view.icc,
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import backbone, mpp, not_a_tile, opened, outputs, region
+from pathotune.commands._common import backbone, mpp, not_a_tile, opened, outputs, picture, region
 from pathotune.events import Note, PathotuneError, drain
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slide", nargs="?", metavar="SLIDE")
     parser.add_argument("--tiles", metavar="DIR", help="classify the tiles of a folder instead")
     mpp(parser, "the slide or tiles")
+    picture(parser)
     parser.add_argument(
         "--bundle",
         required=True,
@@ -102,7 +103,7 @@ def _slide(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     file = str(tissue) if isinstance(tissue, Path) else None
     outs = outputs(wanted, args.slide, args.bundle, file)
     window = None if args.region is None else region(args.region)
-    with opened(args.slide, args.mpp) as slide:
+    with opened(args.slide, args) as slide:
         model, dense = _model(args, tell)
         made_for = model.MADE_FOR if dense else str(model.meta.get("made_for", ""))
         options = {"region": window, "device": args.device, "tissue": tissue}
@@ -122,6 +123,7 @@ def _slide(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             "step_um": float(classmap.mpp),
             "origin": [float(v) for v in classmap.origin],
             "mpp": slide.mpp,
+            "picture": slide.view.words(),
             "made_for": made_for,
             "warnings": tell.warnings,
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import mpp, opened, outputs
+from pathotune.commands._common import mpp, opened, outputs, picture
 
 if TYPE_CHECKING:
     import argparse
@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options."""
     parser.add_argument("slide", metavar="SLIDE")
     mpp(parser, "the slide")
+    picture(parser)
     parser.add_argument("--out", required=True, metavar="FILE", help="GeoJSON to write")
 
 
@@ -34,7 +35,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.slides.tissue import tissue_mask
 
     out = outputs({"out": args.out}, args.slide)["out"]
-    with opened(args.slide, args.mpp) as slide:
+    with opened(args.slide, args) as slide:
         mask = tissue_mask(slide)
         area = mask.area_px()
         told: dict[str, Any] = {"area_px": area, "mpp": slide.mpp, "out": args.out}

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import backbone, listed, mpp, not_a_tile, opened, outputs
+from pathotune.commands._common import backbone, listed, mpp, not_a_tile, opened, outputs, picture
 from pathotune.events import PathotuneError, drain
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tiles", metavar="DIR", help="folder with one folder of tiles a class")
     mpp(parser, "the slides or tiles")
+    picture(parser)
     parser.add_argument("--model", metavar="ID", help="backbone; see pathotune models")
     parser.add_argument("--method", default="linear", help="how the classes are learnt")
     parser.add_argument(
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         card = backbone(args, tell)
         with contextlib.ExitStack() as stack:
             sources = [
-                (stack.enter_context(opened(s, args.mpp)), read_geojson(Path(m)))
+                (stack.enter_context(opened(s, args)), read_geojson(Path(m)))
                 for s, m in zip(args.slides, marks, strict=True)
             ]
             bundle = drain(train(sources, card=card, **options), tell)

@@ -162,6 +162,7 @@ def train(
         head.to_arrays(),
         tissue=tissue,
         regions=regions,
+        pictures=[slide.view.words() for slide, _ in sources],
         metrics=evaluation.as_dict(),
     )
 
@@ -204,7 +205,11 @@ def _tuned(
             groups=[slides[int(key.partition("/")[0])].fingerprint for key in pieces.names],
             seed=seed,
             device=device,
-            about={"tissue": tissue, "regions": regions},
+            about={
+                "tissue": tissue,
+                "regions": regions,
+                "pictures": [slide.view.words() for slide in slides],
+            },
             **how,
         )
     )

@@ -100,6 +100,14 @@ def predict(
             f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
             "warning",
         )
+    learnt = {bool(p.get("icc")) for p in bundle.meta.get("pictures") or ()}
+    if learnt and bool(slide.view.icc) not in learnt:
+        yield Note(
+            "The model learnt from colours "
+            f"{'without' if slide.view.icc else 'with'} the colour profile applied; this slide is "
+            f"shown {'with' if slide.view.icc else 'without'} it. Switch it to judge alike.",
+            "warning",
+        )
     on_tissue = grid.tokens(mask)
     if not on_tissue[frame.box].any():
         yield Note("No tissue was found here; the map is empty.", "warning")

@@ -9,6 +9,7 @@ Reading is safe from several threads.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from pathotune import plugins
 from pathotune.events import PathotuneError
+from pathotune.slides import folders
 from pathotune.slides import mpp as mpp_rules
 from pathotune.slides.fingerprint import fingerprint
 from pathotune.slides.gate import Gate
@@ -23,12 +25,14 @@ from pathotune.slides.geometry import Level, Region
 from pathotune.slides.levels import LevelArray, pyramid
 from pathotune.slides.placing import place_levels
 from pathotune.slides.scaled import read_downsampled
+from pathotune.slides.view import Scene, View, remember
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from numpy.typing import NDArray
 
+    from pathotune.slides.icc import Correct
     from pathotune.slides.readers._base import Reader
 
 __all__ = ["Level", "LevelArray", "Region", "Slide", "is_slide", "open_slide"]
@@ -55,13 +59,31 @@ class Slide:
         Where `mpp` comes from.
     mpp_problem : str or None
         Why the file's own value was not taken.
+    view : View
+        Which scene, depth and channel it is, and whether colours are corrected.
+    scenes, depth, channels, has_icc
+        What there is to choose from; no scenes or channels where there is one.
+    view_key : str
+        Under what the choice is kept.
     kind : {"brightfield", "fluorescence", "grey"}
         Judged from a thumbnail.
     """
 
-    def __init__(self, path: Path, reader: Reader, key: str) -> None:
+    def __init__(self, path: Path, reader: Reader, key: str, view: View = View()) -> None:  # noqa: B008
         self._reader = reader
         self._gate = Gate()
+        self._correct: Correct | None = None
+        if view.icc:
+            from pathotune.slides.icc import to_srgb
+
+            self._correct = to_srgb(reader.icc_profile)
+        self.has_icc = bool(reader.icc_profile)
+        self.scenes: tuple[Scene, ...] = reader.scenes
+        self.depth, self.channels = reader.depth, reader.channels
+        corrected = self._correct is not None
+        self.view = View(reader.scene, reader.z, reader.channel, corrected)
+        self.source = path
+        self.view_key = ""
         self.path = path
         self.name = path.name
         self.reader = key
@@ -102,6 +124,9 @@ class Slide:
         except OSError:
             changed = 0
         text = f"{self.fingerprint} {changed} {self.mpp_x!r} {self.mpp_y!r}"
+        view = self.view
+        if view.z != 1 or view.channel is not None or view.icc:
+            text += f" z{view.z} c{view.channel} icc{view.icc}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
@@ -191,6 +216,8 @@ class Slide:
             else:
                 box = x0, y0, x1 - x0, y1 - y0
                 pixels = self._reader.read_reduced(level, reduction, *box)
+        if self._correct is not None:
+            pixels = self._correct(pixels)
         if pixels.shape[:2] == (h, w):
             return pixels
         out = np.full((h, w, 3), 255, np.uint8)
@@ -264,6 +291,10 @@ class Slide:
         with self._gate.reading():
             return self._reader.read_associated(name)
 
+    def keep_view(self, view: View) -> None:
+        """Open the file this way from now on; this slide itself stays as it is."""
+        remember(self.view_key, view)
+
     def close(self) -> None:
         """Close the file once reads under way are done; later ones are refused with words."""
         self._gate.shut(self._reader.close)
@@ -286,40 +317,50 @@ def _readers() -> list[ModuleType]:
 
 
 def _claimed(path: Path) -> ModuleType | None:
-    head = _head(path)
-    return next((m for m in _readers() if head and m.claims(path, head)), None)
+    folder = path.is_dir()
+    head = b"" if folder else _head(path)
+    return next((m for m in _readers() if (head or folder) and m.claims(path, head)), None)
 
 
 def is_slide(path: str | Path) -> bool:
-    """Whether some reader knows the file; looks at its first bytes only."""
-    path = Path(path)
+    """Whether some reader knows the file or folder; looks at names and first bytes only."""
     try:
-        return path.is_file() and _claimed(path) is not None
+        path = folders.inside(Path(path)).path
+        return path.exists() and _claimed(path) is not None
     except OSError:
         return False
 
 
-def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
+def open_slide(path: str | Path, mpp: float | None = None, view: View | None = None) -> Slide:
     """Open a slide.
 
     Parameters
     ----------
     path : path-like
-        The file; for MRXS and VMS the small index file.
+        The file, or the folder of an OME-Zarr, of DICOM files or of an MRXS.
     mpp : float, optional
         um/px that overrides the file's, for this opening only.
+    view : View, optional
+        Scene, depth, channel and colours, for this opening only; what it leaves
+        open is as it was last chosen for this file (`Slide.keep_view`).
 
     Raises
     ------
     PathotuneError
         The file is missing, empty, damaged, or of no known format.
     """
-    path = Path(path)
-    if path.is_dir():
-        raise PathotuneError(f"{path.name} is a folder.", "Choose a slide file inside it.")
+    path = source = Path(path)
     try:
+        key, view = folders.chosen(source, view or View())
+        found = folders.inside(source, view)
+        path = found.path
         module = _claimed(path)
         empty = path.stat().st_size == 0
+        if module is None and path.is_dir():
+            raise PathotuneError(
+                f"{source.name} is a folder without a slide that can be told.",
+                "Choose a slide file inside it.",
+            )
     except FileNotFoundError as error:
         raise PathotuneError(f"There is no file {path}.", "Check the name.") from error
     except OSError as error:
@@ -333,9 +374,13 @@ def open_slide(path: str | Path, mpp: float | None = None) -> Slide:
             f"{path.name} {what}.",
             "Open SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, TIFF, OME-TIFF, PNG or JPEG.",
         )
-    reader = module.open_reader(path)
+    # where the folder chose among slides, the file itself holds one scene
+    reader = module.open_reader(path, replace(view, scene=None) if found.scenes else view)
+    if found.scenes:
+        reader.scenes, reader.scene = found.scenes, found.scene
     try:
-        slide = Slide(path, reader, module.KEY)
+        slide = Slide(path, reader, module.KEY, view)
+        slide.source, slide.view_key = source, key
     except BaseException:
         reader.close()
         raise

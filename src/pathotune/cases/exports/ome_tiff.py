@@ -30,14 +30,13 @@ ACCEPTS = ClassMap
 
 
 def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
-    """Write the labels; `slide` is not looked at.
+    """Write the labels; of `slide` only which picture it is gets told.
 
     Raises
     ------
     PathotuneError
         The file cannot be saved.
     """
-    del slide
     import tifffile
 
     about = {
@@ -48,6 +47,7 @@ def write(path: Path, thing: ClassMap, slide: Slide | None) -> list[Path]:
         "colours": {
             name: list(rgb) for name, rgb in zip(thing.classes, thing.colours, strict=True)
         },
+        "picture": None if slide is None else slide.view.words(),
         "note": RESEARCH_USE,
     }
     pairs = {key: json.dumps(value, ensure_ascii=False) for key, value in about.items()}

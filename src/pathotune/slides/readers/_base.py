@@ -15,6 +15,8 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pathotune.slides.view import Scene
+
 
 class Reader(ABC):
     """An open file.
@@ -33,6 +35,16 @@ class Reader(ABC):
         Side of the file's own tiles, a hint for the viewer.
     quickhash : str
         What the reader knows of the content beyond this one file; may be empty.
+    scenes : tuple of Scene
+        The pictures to choose from; empty when there is one.
+    scene, depth, z : int
+        Number of the chosen picture, how many depths it has, the chosen one.
+    channels : tuple of str
+        Names to choose from; empty for colour and for one channel.
+    channel : int or None
+        The chosen one; None shows the first three as red, green and blue.
+    icc_profile : bytes
+        The file's own; empty when it has none.
     """
 
     sizes: tuple[tuple[int, int], ...]
@@ -41,6 +53,13 @@ class Reader(ABC):
     objective: float | None = None
     chunk: int = 256
     quickhash: str = ""
+    scenes: tuple[Scene, ...] = ()
+    scene: int = 1
+    depth: int = 1
+    z: int = 1
+    channels: tuple[str, ...] = ()
+    channel: int | None = None
+    icc_profile: bytes = b""
 
     @abstractmethod
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 # OME's own spellings of lengths, with both signs for micro
-_UM = {
+LENGTHS = {
     "km": 1e9,
     "m": 1e6,
     "dm": 1e5,
@@ -31,25 +31,25 @@ _UM = {
 Pair = tuple[float | None, float | None]
 
 
-def ome_mpp(xml: str) -> Pair:
-    """Return um/px along x and y of the first image in OME-XML; None where it is not told."""
+def ome_mpp(xml: str, image: int = 0) -> Pair:
+    """Return um/px along x and y of an image in OME-XML; None where it is not told."""
     from xml.etree import ElementTree  # most slides say their scale otherwise
 
     try:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError:
         return None, None
-    for node in root.iter():
-        if node.tag.rpartition("}")[2] == "Pixels":
-            found: list[float | None] = []
-            for axis in "XY":
-                size = node.get(f"PhysicalSize{axis}")
-                unit = _UM.get(node.get(f"PhysicalSize{axis}Unit", "µm"))
-                try:
-                    found.append(float(size) * unit if size and unit else None)
-                except ValueError:
-                    found.append(None)
-            return found[0], found[1]
+    every = [node for node in root.iter() if node.tag.rpartition("}")[2] == "Pixels"]
+    for node in every[image : image + 1]:
+        found: list[float | None] = []
+        for axis in "XY":
+            size = node.get(f"PhysicalSize{axis}")
+            unit = LENGTHS.get(node.get(f"PhysicalSize{axis}Unit", "µm"))
+            try:
+                found.append(float(size) * unit if size and unit else None)
+            except ValueError:
+                found.append(None)
+        return found[0], found[1]
     return None, None
 
 

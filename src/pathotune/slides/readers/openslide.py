@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pathotune.slides.view import View
+
 KEY = "openslide"
 ORDER = 1
 _HAIR = 1e-6
@@ -73,6 +75,8 @@ class OpenSlideReader(Reader):
         x = _number(properties.get(openslide.PROPERTY_NAME_MPP_X))
         y = _number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
         self.mpp = (x if x is not None else y, y if y is not None else x)
+        profile = self._slide.color_profile
+        self.icc_profile = profile.tobytes() if profile is not None else b""
         tile = _number(properties.get("openslide.level[0].tile-width"))
         self.chunk = int(tile) if tile and 128 <= tile <= 1024 else 256
         self._tiles = svs_tiles(path, self.sizes, self._region) if self.vendor == "aperio" else None
@@ -158,6 +162,7 @@ class OpenSlideReader(Reader):
             ) from error
 
 
-def open_reader(path: Path) -> Reader:
-    """Open a file for which `claims` was true."""
+def open_reader(path: Path, view: View) -> Reader:
+    """Open a file for which `claims` was true; it holds one picture."""
+    del view
     return OpenSlideReader(path)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pathotune.slides.view import View
+
 KEY = "raster"
 ORDER = 3
 LARGEST_PIXELS = 178_000_000  # half a gigabyte as RGB; Pillow itself refuses more
@@ -49,6 +51,7 @@ class RasterReader(Reader):
                     if image.width * image.height > LARGEST_PIXELS:
                         raise Image.DecompressionBombError
                     self.mpp = _mpp(image.info)
+                    self.icc_profile = image.info.get("icc_profile") or b""
                     self._pixels: NDArray[np.uint8] | None = _pixels(image)
         except Image.DecompressionBombError as error:
             raise PathotuneError(
@@ -97,6 +100,7 @@ def _mpp(info: dict[Any, Any]) -> tuple[float | None, float | None]:
         return None, None
 
 
-def open_reader(path: Path) -> Reader:
-    """Open a file for which `claims` was true."""
+def open_reader(path: Path, view: View) -> Reader:
+    """Open a file for which `claims` was true; it holds one picture."""
+    del view
     return RasterReader(path)

@@ -20,7 +20,7 @@ import tifffile
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._base import Reader, as_rgb
 from pathotune.slides.readers._jpeg_tiles import JpegTiles, jpeg_level
-from pathotune.slides.readers._tiff_levels import find_levels
+from pathotune.slides.readers._tiff_levels import choose, find_levels
 from pathotune.slides.readers._tiff_scale import ome_mpp, tag_mpp
 from pathotune.slides.tile_cache import TILES
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from pathotune.slides.view import View
 
 KEY = "tiff"
 ORDER = 2
@@ -46,14 +48,15 @@ def claims(path: Path, head: bytes) -> bool:
 class TiffReader(Reader):
     """A TIFF file; `sizes` are the levels of its largest image."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, view: View) -> None:
         self.name = path.name
         try:
             self._file = tifffile.TiffFile(path)
         except Exception as error:
             raise self._broken() from error
         try:
-            self._levels = find_levels(self._file)
+            shown = choose(self._file, view)
+            self._levels = find_levels(self._file, shown)
             for page in (page for planes in self._levels for page in planes):
                 self._check(page)
         except PathotuneError:
@@ -66,8 +69,13 @@ class TiffReader(Reader):
         self._owner = ("tiff", next(_owners))
         self.sizes = tuple((p[0].imagewidth, p[0].imagelength) for p in self._levels)
         page = self._levels[0][0]
+        self.scenes, self.scene, self.quickhash = shown.scenes, shown.scene, shown.hint
+        self.depth, self.z = shown.depth, shown.z
+        self.channels, self.channel = shown.channels, shown.channel
+        self.icc_profile = bytes(page.iccprofile or b"")
         self.vendor = "ome" if self._file.is_ome else "tiff"
-        ome = ome_mpp(self._file.ome_metadata or "") if self._file.is_ome else (None, None)
+        xml = self._file.ome_metadata or ""
+        ome = ome_mpp(xml, shown.image) if self._file.is_ome else (None, None)
         self.mpp = ome if ome != (None, None) else tag_mpp(page)
         self.chunk = page.tilewidth if page.is_tiled else 512
         self._channels_apart = len(self._levels[0]) > 1
@@ -286,6 +294,6 @@ def _as_light(pixels: NDArray[Any], page: Any) -> NDArray[Any]:
     return pixels
 
 
-def open_reader(path: Path) -> Reader:
+def open_reader(path: Path, view: View) -> Reader:
     """Open a file for which `claims` was true."""
-    return TiffReader(path)
+    return TiffReader(path, view)
