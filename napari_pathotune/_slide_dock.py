@@ -25,6 +25,7 @@ from napari_pathotune import _slide_facts as facts
 from napari_pathotune._backbone_picker import BackbonePicker
 from napari_pathotune._mpp_form import MppForm
 from napari_pathotune._notice import Notice
+from napari_pathotune._picture_choice import PictureChoice
 from napari_pathotune._session import Session
 from napari_pathotune._tissue_view import TissueView
 from pathotune.events import PathotuneError
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from napari_pathotune._bus import Activity, Failure
     from pathotune.models.cards import ModelCard
+    from pathotune.slides.view import View
 
 DEVICES = {"auto": "Automatic", "cpu": "CPU", "cpu-f32": "CPU, exact", "cuda": "CUDA"}
 
@@ -76,6 +78,8 @@ class SlideDock(QWidget):
         font.setBold(True)
         self.name.setFont(font)
         self.size_line, self.origin_line, self.stain_line = (forms.line() for _ in range(3))
+        self.picture = PictureChoice(self.session)
+        self.picture.chosen.connect(self._on_picture)
         self.mpp = MppForm()
         self.mpp.changed.connect(self._refresh)
         self.mpp.hide()
@@ -105,18 +109,25 @@ class SlideDock(QWidget):
         self.network = forms.fold("Network that reads the slide")
         self.network.addWidget(self.picker)
         self.other = forms.button("Open another slide...", "Ctrl+O works as well", self.open_dialog)
+        tip = "OME-Zarr, a folder of DICOM files, the folder beside an MRXS"
+        self.folder = forms.button("Open a folder...", tip, self.open_folder)
 
         there = QWidget()
         column = QVBoxLayout(there)
         column.setContentsMargins(0, 0, 0, 0)
-        for widget in (self.name, self.size_line, self.origin_line, self.stain_line, self.mpp):
-            column.addWidget(widget)
+        for line in (self.name, self.size_line, self.origin_line, self.stain_line):
+            column.addWidget(line)
+        column.addWidget(self.picture)
+        column.addWidget(self.mpp)
         column.addLayout(tissue)
         column.addLayout(device)
         column.addWidget(self.network)
         column.addWidget(self.picker.form)
         column.addStretch(1)
-        column.addWidget(self.other)
+        both = QHBoxLayout()
+        both.addWidget(self.other)
+        both.addWidget(self.folder)
+        column.addLayout(both)
 
         empty = QWidget()
         column = QVBoxLayout(empty)
@@ -133,6 +144,8 @@ class SlideDock(QWidget):
             "Try the sample", "Open the small slide that ships with PathoTune", self._open_sample
         )
         column.addWidget(self.sample)
+        folder = forms.button("Open a folder...", tip, self.open_folder)
+        column.addWidget(folder)
         column.addStretch(1)
 
         self.pages = QStackedWidget()
@@ -175,6 +188,18 @@ class SlideDock(QWidget):
             self.session.set_mpp(mpp)
         except PathotuneError as error:
             self.notice.warn(error.message, error.hint)
+
+    def open_folder(self) -> None:
+        """Ask for a folder that is a slide and open it."""
+        path = QFileDialog.getExistingDirectory(self, "Open a folder: OME-Zarr, DICOM, MRXS")
+        if path:
+            self.open(Path(path))
+
+    def _on_picture(self, view: View) -> None:
+        slide = self.session.slide
+        if slide is not None:
+            slide.keep_view(view)
+            self.open(slide.source)
 
     def _show_tissue(self) -> None:
         self.tissue.set_visible(self.show_tissue.isChecked())
@@ -224,6 +249,7 @@ class SlideDock(QWidget):
         self.size_line.setText(facts.size(slide))
         self.origin_line.setText(facts.origin(slide))
         stain = facts.stain(slide)
+        self.picture.show_slide(slide)
         self.stain_line.setText(stain)
         self.stain_line.setVisible(bool(stain))
         needs = slide.mpp is None

@@ -20,7 +20,13 @@ SUFFIXES = (
     *("tif", "tiff", "png", "jpg", "jpeg"),
 )
 FILTER = "Slides (" + " ".join(f"*.{s} *.{s.upper()}" for s in SUFFIXES) + ");;All files (*)"
-VENDORS = {"ome": "OME-TIFF", "tiff": "TIFF", "image": "picture", "mirax": "3DHISTECH"}
+VENDORS = {
+    "ome": "OME-TIFF",
+    "ome-zarr": "OME-Zarr",
+    "tiff": "TIFF",
+    "image": "picture",
+    "mirax": "3DHISTECH",
+}
 KINDS = {"fluorescence": "a fluorescence image", "grey": "a grey image"}
 
 
