@@ -33,6 +33,7 @@ ORDER = (
     "methods",
     "train",
     "predict",
+    "nuclei",
     "models",
     "doctor",
     "demo",
@@ -86,7 +87,11 @@ def parser() -> _Parser:
     for name in (*ORDER, *(n for n in known if n not in ORDER)):
         module = plugins.load(COMMANDS, name)
         command = commands.add_parser(
-            name, help=module.TEXT, description=module.TEXT, parents=[shared]
+            name,
+            help=module.TEXT,
+            description=module.TEXT,
+            parents=[shared],
+            aliases=getattr(module, "ALIASES", ()),
         )
         command.set_defaults(run=module.run)
         module.arguments(command)

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 R = TypeVar("R")
 
@@ -54,6 +57,15 @@ class TilesDone:
 
 
 @dataclass(frozen=True, slots=True)
+class NucleiDone:
+    """The nuclei of a tile lie in `file`; `box` is x0, y0, x1, y1 in level-0 pixels."""
+
+    file: Path
+    box: tuple[float, float, float, float]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class EpochDone:
     """One pass of a training is over; `bundle` is the best model so far, if there is one."""
 
@@ -65,7 +77,7 @@ class EpochDone:
     bundle: Any = None
 
 
-Event: TypeAlias = Note | Progress | TilesDone | EpochDone
+Event: TypeAlias = Note | Progress | TilesDone | NucleiDone | EpochDone
 Job: TypeAlias = Generator[Event, None, R]
 
 

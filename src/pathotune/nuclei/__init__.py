@@ -1,0 +1,1 @@
+"""Nuclei on a slide: found by a segmenter, measured, and kept in a store on disk."""
