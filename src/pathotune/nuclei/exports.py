@@ -57,10 +57,7 @@ def _features(store: NucleusStore) -> Iterator[dict[str, Any]]:
                 "properties": {
                     "objectType": "detection",
                     "classification": {"name": part["class"][i]},
-                    "measurements": {
-                        **values,
-                        "confidence": round(float(part["confidence"][i]), 4),
-                    },
+                    "measurements": measured,
                 },
             }
 

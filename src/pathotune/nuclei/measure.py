@@ -107,7 +107,7 @@ def measure(
     out = {name: values[1:][wanted] for name, values in out.items()}
     out["confidence"] = found.confidence[wanted]
     boxes = ndimage.find_objects(labels, n - 1)
-    rings = [_ring(labels, boxes[i], i + 1) for i in np.flatnonzero(wanted)]
+    rings = [_ring(labels, boxes[i], i + 1) for i in np.flatnonzero(wanted).tolist()]
     shapes = shapely.polygons([shapely.linearrings(r) for r in rings]) if rings else np.array([])
     hull = shapely.area(shapely.convex_hull(shapes))
     out["solidity"] = np.minimum(1.0, shapely.area(shapes) / np.maximum(hull, 1e-9))
@@ -118,7 +118,7 @@ def measure(
     return {**out, "outline": placed}
 
 
-def _ring(labels: NDArray[Any], box: tuple[slice, slice], number: int) -> NDArray[Any]:
+def _ring(labels: NDArray[Any], box: tuple[slice, ...], number: int) -> NDArray[Any]:
     """Return the longest closed outline of a nucleus, (k, 2) x and y in pixels of the field."""
     from skimage.measure import find_contours
 

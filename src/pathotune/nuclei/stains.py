@@ -56,7 +56,8 @@ class Stains:
 def density(pixels: NDArray[Any]) -> NDArray[Any]:
     """Return the optical density (base 10), float32, of uint8 pixels; 0 is white."""
     table = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
-    return table[pixels]
+    values: NDArray[Any] = table[pixels]
+    return values
 
 
 def look(
@@ -89,10 +90,11 @@ def estimate(fields: list[NDArray[Any]]) -> Stains:
     fields : list of uint8 (h, w, 3)
     """
     values = np.concatenate([density(f).reshape(-1, 3)[::4] for f in fields])
-    values = values[(values > STAINED * 0.5).all(axis=1) & (values.sum(axis=1) > 3 * STAINED)]
+    values = values[values.sum(axis=1) > 3 * STAINED]
     if len(values) < 1000:
         return Stains()
-    _, axes = np.linalg.eigh(np.cov(values.T))
+    # about zero, not the mean: the first axis is then the tissue's colour, whatever the mixture
+    _, axes = np.linalg.eigh(values.T @ values)
     plane = axes[:, [2, 1]]
     plane = plane * np.where(plane.sum(axis=0) < 0, -1.0, 1.0)
     angles = np.arctan2(values @ plane[:, 1], values @ plane[:, 0])

@@ -125,8 +125,9 @@ def threshold(fields: list[NDArray[Any]], stains: Stains) -> float:
     """Return the haematoxylin density above which a pixel of these fields is nucleus (Otsu)."""
     import skimage.filters as filters
 
-    values = np.concatenate([stains.split(f)[0].ravel()[::3] for f in fields])
-    values = np.clip(values[values > 0.05], 0, 1.5)  # glass would be a class of its own
+    dyes = [tuple(d.ravel()[::3] for d in stains.split(f)) for f in fields]
+    h, e = (np.concatenate([pair[k] for pair in dyes]) for k in (0, 1))
+    values = np.clip(h[h + e > 0.1], 0, 1.5)  # glass would be a class of its own
     if len(values) < 100 or np.ptp(values) < 0.02:
         return 0.3
     return float(max(0.12, filters.threshold_otsu(values)))
