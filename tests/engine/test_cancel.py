@@ -102,12 +102,14 @@ def test_training_stops_and_goes_on(slide, card):
     assert first[0] > 0 and bundle.classes == ("A", "B")
 
 
-def test_predicting_stops_keeps_its_map_and_goes_on(slide, bundle):
+def test_predicting_stops_keeps_its_map_and_goes_on(slide, bundle, monkeypatch):
     whole = drain(predict(slide, bundle, tissue="off", device="cpu"))
     from pathotune.maps.classmap import ClassMap
     from pathotune.models.features import FeatureStore
 
+    monkeypatch.setattr(FeatureStore, "limit_bytes", FeatureStore.limit_bytes)  # comes back
     FeatureStore.evict(0)
+    FeatureStore.evict(10**9)
     shape = whole.labels.shape
     partial = ClassMap.empty(
         whole.classes, whole.colours, whole.origin, whole.step, whole.mpp, *shape

@@ -217,7 +217,8 @@ def test_closing_leaves_no_thread_and_no_open_slide(threads_before, opened, mark
     slide = session.slide
     session.close()
     names = [t.name for t in threading.enumerate() if t not in threads_before]
-    assert not any("pathotune" in n for n in names)
+    # The decoders belong to the process, like the cache they fill; they hold no slide.
+    assert not any("pathotune" in n and not n.startswith("pathotune-decoder") for n in names)
     with pytest.raises(PathotuneError):
         slide.read_level(0, 0, 0, 4, 4)
     assert session.jobs.closed
