@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import mpp, opened, outputs, region
+from pathotune.commands._common import mpp, opened, outputs, picture, region
 from pathotune.events import drain
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("slide", metavar="SLIDE")
     mpp(parser, "the slide")
+    picture(parser)
     parser.add_argument("--region", metavar="x,y,w,h", help="only this box, level-0 pixels")
     parser.add_argument("--segmenter", choices=known(), default=DEFAULT, help="what finds nuclei")
     parser.add_argument(
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     asked = {"out": args.out, "geojson": args.geojson, "csv": args.csv}
     outs = outputs(asked, args.slide)
     box = None if args.region is None else region(args.region)
-    with opened(args.slide, args.mpp) as slide:
+    with opened(args.slide, args) as slide:
         tissue = None if args.tissue == "off" else tissue_mask(slide)
         segmenter = prepare(args.segmenter, slide, tissue)
         job = segment_slide(slide, segmenter, outs["out"], tissue=tissue, region=box)
