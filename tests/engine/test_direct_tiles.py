@@ -461,7 +461,7 @@ def test_squares_through_openslide_are_its_pixels_and_kept(shared, name, monkeyp
 
 @pytest.mark.parametrize("name", [*SHARED_SLIDES[1:], "regions_crc_mosaic/crc_mosaic_dev.ome.tif"])
 def test_tiff_tiles_are_those_that_tifffile_decodes(shared, name):
-    reader = TiffReader(shared / "data" / name)
+    reader = TiffReader(shared / "data" / name, View())
     try:
         for level, (width, height) in enumerate(reader.sizes):
             assert reader.reductions(level) == (1, 2, 4, 8)
