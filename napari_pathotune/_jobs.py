@@ -30,6 +30,7 @@ from pathotune.events import Event, Job, PathotuneError, Progress, TilesDone
 LaneName = Literal["engine", "fast", "files"]
 LANES: tuple[LaneName, ...] = ("engine", "fast", "files")
 _PERIOD = 0.1  # seconds between two deliveries of events to the GUI thread
+_TURN = 0.02  # seconds of one delivery before the event loop gets its turn
 _logger = logging.getLogger(__name__)
 
 
@@ -200,6 +201,7 @@ class _Lane(QObject):
         self._pool = QThreadPool(self)
         self._pool.setMaxThreadCount(1)
         self._delivered = 0.0
+        self._undelivered: list[Event] = []
         self._later = QTimer(self)
         self._later.setSingleShot(True)
         self._later.timeout.connect(self._deliver)
@@ -246,20 +248,27 @@ class _Lane(QObject):
         else:
             self._later.start(int(wait * 1000) + 1)
 
-    def _deliver(self) -> None:
+    def _deliver(self, everything: bool = False) -> None:
+        """Hand events out, a few at a time: several heavy ones in one turn would be felt."""
         if self.worker is None:
             return
         self._delivered = time.monotonic()
         task = self.worker.task
-        for event in self.worker.take():
+        self._undelivered += self.worker.take()
+        while self._undelivered:
+            event = self._undelivered.pop(0)
             if task.state == "running" and task.on_event is not None:
                 task.on_event(event)
+            late = time.monotonic() - self._delivered > _TURN
+            if late and self._undelivered and not everything:
+                self._later.start(1)
+                return
 
     def _on_over(self, worker: _Worker) -> None:
         if worker is not self.worker:
             return
         self._later.stop()
-        self._deliver()
+        self._deliver(everything=True)
         task, self.worker = worker.task, None
         task._worker = None
         if task.state == "running" and not self._runner.closed:
