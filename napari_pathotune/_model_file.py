@@ -35,8 +35,11 @@ def model_in_use(session: Session) -> Any:
     plan, fitted = session.loop.plan, session.loop.fitted
     if plan is None or fitted is None:
         raise PathotuneError("There is no model to save yet.", "Mark two classes first.")
+    from pathotune.learn.seen import written
     from pathotune.models.bundle import ModelBundle
 
+    slide = session.slide
+    key = "" if slide is None else slide.fingerprint
     now = {c.name: c.colour for c in session.annotations.classes}
     colours = tuple(now.get(name, GREY) for name in fitted.classes)
     tissue = "off" if getattr(session.tissue, "source", "auto") == "off" else "auto"
@@ -47,8 +50,11 @@ def model_in_use(session: Session) -> Any:
         colours,
         fitted.head.to_arrays(),
         tissue=tissue,
-        regions=[{"id": key, "class": name} for key, name in fitted.regions.items()],
-        pictures=[] if session.slide is None else [session.slide.view.words()],
+        regions=[
+            {"id": i, "class": name, "places": written(fitted.places[i], key)}
+            for i, name in fitted.regions.items()
+        ],
+        pictures=[] if slide is None else [slide.view.words()],
         metrics=fitted.evaluation.as_dict(),
     )
 

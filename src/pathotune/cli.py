@@ -32,6 +32,7 @@ ORDER = (
     "tissue",
     "methods",
     "train",
+    "eval",
     "predict",
     "nuclei",
     "models",

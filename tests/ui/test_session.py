@@ -377,6 +377,7 @@ def test_a_model_is_saved_with_todays_colours_and_with_what_it_was_learnt_from(
     bundle = model_in_use(session)
     assert dict(zip(bundle.classes, bundle.colours, strict=True))["Red"] == (1, 2, 3)
     assert len(bundle.meta["regions"]) == 4 == bundle.meta["metrics"]["n_regions"]
+    assert all(r["places"] for r in bundle.meta["regions"])  # known again when it is judged
     session.annotations.rename_class("Red", "Rose")  # the model has not heard of it yet
     bundle = model_in_use(session)
     assert {r["class"] for r in bundle.meta["regions"]} == set(bundle.classes)

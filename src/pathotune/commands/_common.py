@@ -7,14 +7,16 @@ same words and the same refusals in every command.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pathotune.events import PathotuneError, drain
 
 if TYPE_CHECKING:
     import argparse
+    import contextlib
 
     from pathotune._console import Teller
+    from pathotune.marks.annotations import AnnotationSet
     from pathotune.models.cards import ModelCard
     from pathotune.slides.slide import Region, Slide
 
@@ -34,6 +36,52 @@ def picture(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--icc", choices=("on", "off"), help="correct colours by the file's profile (off)"
     )
+
+
+def overlap(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says what counts where regions of different classes overlap."""
+    from pathotune.marks.overlaps import ANSWERS
+
+    parser.add_argument(
+        "--overlap",
+        choices=ANSWERS,
+        help="what counts where regions of different classes overlap: neither, the smaller, the "
+        "later or the earlier one; without it they are listed and refused",
+    )
+
+
+def which_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name a model."""
+    parser.add_argument(
+        "--bundle",
+        required=True,
+        metavar="FILE",
+        help="what train wrote, or a ready one: crc_nine, shell",
+    )
+    parser.add_argument(
+        "--download", action="store_true", help="fetch the backbone of the bundle if it is missing"
+    )
+
+
+def model_of(args: argparse.Namespace, tell: Teller) -> tuple[Any, bool]:
+    """Return the model that was named and whether it maps a slide without a backbone."""
+    from pathotune.maps.ready import named
+    from pathotune.models.bundle import ModelBundle
+
+    model = named(args.bundle)
+    dense = not isinstance(model, ModelBundle)
+    if not dense:
+        card = model.card()
+        if card.needs_download and not args.download and not args.offline:
+            gate = ", after asking its owners for access" if card.gated else ""
+            raise PathotuneError(
+                f"This model needs {card.name}, which is not on this computer: "
+                f"{card.size_mb:.0f} MB, {card.licence}{gate}.",
+                "Add --download to fetch it.",
+            )
+        args.model = model.card_id
+        backbone(args, tell)
+    return model, dense
 
 
 def opened(path: str, args: argparse.Namespace) -> Slide:
@@ -87,6 +135,30 @@ def region(text: str) -> Region:
     if width <= 0 or height <= 0:
         raise PathotuneError("The region is empty.", "Give a width and a height above 0.")
     return Region(x, y, width, height)
+
+
+def sources(
+    stack: contextlib.ExitStack, args: argparse.Namespace
+) -> list[tuple[Slide, AnnotationSet]]:
+    """Return each slide that was named, open until the stack ends, with its annotations.
+
+    Raises
+    ------
+    PathotuneError
+        Slides and annotation files do not pair.
+    """
+    from pathotune.marks.geojson import read_geojson
+
+    marks = args.annotations or []
+    if not args.slides or len(args.slides) != len(marks):
+        raise PathotuneError(
+            f"There are {len(args.slides)} slides and {len(marks)} annotation files.",
+            "Give one annotation file for each slide, in the same order.",
+        )
+    return [
+        (stack.enter_context(opened(s, args)), read_geojson(Path(m)))
+        for s, m in zip(args.slides, marks, strict=True)
+    ]
 
 
 def outputs(asked: dict[str, str | None], *inputs: str | None) -> dict[str, Path]:

@@ -9,7 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import backbone, mpp, not_a_tile, opened, outputs, picture, region
+from pathotune.commands._common import (
+    model_of,
+    mpp,
+    not_a_tile,
+    opened,
+    outputs,
+    picture,
+    region,
+    which_model,
+)
 from pathotune.events import Note, PathotuneError, drain
 
 if TYPE_CHECKING:
@@ -26,15 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tiles", metavar="DIR", help="classify the tiles of a folder instead")
     mpp(parser, "the slide or tiles")
     picture(parser)
-    parser.add_argument(
-        "--bundle",
-        required=True,
-        metavar="FILE",
-        help="what train wrote, or a ready one: crc_nine, shell",
-    )
-    parser.add_argument(
-        "--download", action="store_true", help="fetch the backbone of the bundle if it is missing"
-    )
+    which_model(parser)
     parser.add_argument("--region", metavar="x,y,w,h", help="map only this, in level-0 pixels")
     parser.add_argument(
         "--tissue", metavar="auto|off|FILE", help="where to look (auto); FILE is GeoJSON"
@@ -53,27 +54,6 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     return _tiles(args, tell) if args.tiles is not None else _slide(args, tell)
 
 
-def _model(args: argparse.Namespace, tell: Teller) -> tuple[Any, bool]:
-    """Return the model that was named and whether it maps a slide without a backbone."""
-    from pathotune.maps.ready import named
-    from pathotune.models.bundle import ModelBundle
-
-    model = named(args.bundle)
-    dense = not isinstance(model, ModelBundle)
-    if not dense:
-        card = model.card()
-        if card.needs_download and not args.download and not args.offline:
-            gate = ", after asking its owners for access" if card.gated else ""
-            raise PathotuneError(
-                f"This model needs {card.name}, which is not on this computer: "
-                f"{card.size_mb:.0f} MB, {card.licence}{gate}.",
-                "Add --download to fetch it.",
-            )
-        args.model = model.card_id
-        backbone(args, tell)
-    return model, dense
-
-
 def _tiles(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     from pathotune.maps.predict import predict_tiles
 
@@ -85,7 +65,7 @@ def _tiles(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         )
     folder = Path(args.tiles)
     out = not_a_tile(outputs({"out": args.out}, args.bundle)["out"], folder)
-    model, dense = _model(args, tell)
+    model, dense = model_of(args, tell)
     if dense:
         raise PathotuneError(f"{model.NAME} maps slides only.", "Give a slide.")
     predictions = drain(predict_tiles(folder, model, mpp=args.mpp, device=args.device), tell)
@@ -104,7 +84,7 @@ def _slide(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     outs = outputs(wanted, args.slide, args.bundle, file)
     window = None if args.region is None else region(args.region)
     with opened(args.slide, args) as slide:
-        model, dense = _model(args, tell)
+        model, dense = model_of(args, tell)
         made_for = model.MADE_FOR if dense else str(model.meta.get("made_for", ""))
         options = {"region": window, "device": args.device, "tissue": tissue}
         if dense:

@@ -11,7 +11,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pathotune.commands._common import backbone, listed, mpp, not_a_tile, opened, outputs, picture
+from pathotune.commands._common import (
+    backbone,
+    listed,
+    mpp,
+    not_a_tile,
+    outputs,
+    overlap,
+    picture,
+    sources,
+)
 from pathotune.events import PathotuneError, drain
 
 if TYPE_CHECKING:
@@ -38,6 +47,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sentence", metavar="TEXT", help="the task in words, for pathotune")
     parser.add_argument("--text-encoder", metavar="DIR", help="folder of a text encoder")
+    overlap(parser)
     parser.add_argument("--classes", metavar="A,B,C", help="which classes, in this order")
     parser.add_argument("--out", required=True, metavar="FILE", help="bundle to write")
 
@@ -45,7 +55,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     """Learn, save the bundle, and return its verdict."""
     from pathotune.learn.train import train, train_tiles
-    from pathotune.marks.geojson import read_geojson
 
     inputs = [*args.slides, *(args.annotations or ())]
     out = outputs({"out": args.out}, *inputs)["out"]
@@ -63,19 +72,10 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         card = backbone(args, tell)
         bundle = drain(train_tiles(folder, mpp=args.mpp, card=card, **options), tell)
     else:
-        marks = args.annotations or []
-        if not args.slides or len(args.slides) != len(marks):
-            raise PathotuneError(
-                f"There are {len(args.slides)} slides and {len(marks)} annotation files.",
-                "Give one annotation file for each slide, in the same order.",
-            )
-        card = backbone(args, tell)
         with contextlib.ExitStack() as stack:
-            sources = [
-                (stack.enter_context(opened(s, args)), read_geojson(Path(m)))
-                for s, m in zip(args.slides, marks, strict=True)
-            ]
-            bundle = drain(train(sources, card=card, **options), tell)
+            given = sources(stack, args)
+            card = backbone(args, tell)
+            bundle = drain(train(given, card=card, overlap=args.overlap, **options), tell)
     bundle.save(out)
     _so_far(out).unlink(missing_ok=True)
     verdict = dict(bundle.meta.get("metrics") or {})

@@ -15,6 +15,7 @@ import numpy as np
 
 from pathotune.learn.evaluate import Evaluation, judge, short_of
 from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable
+from pathotune.learn.seen import MOST, places
 from pathotune.marks.labels import label_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.features import FeatureStore
     from pathotune.models.tuning.linear import LinearHead
@@ -32,12 +33,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FastModel:
-    """A fitted head, its verdict, its classes, and the class of each region it was learnt from."""
+    """A fitted head, its verdict, its classes, and what it was learnt from.
+
+    `regions` gives each region's class, `places` where it lies (see `seen.places`).
+    """
 
     head: LinearHead
     evaluation: Evaluation
     classes: tuple[str, ...]
     regions: Mapping[str, str]
+    places: Mapping[str, NDArray[np.uint64]]
 
 
 class LiveProbe:
@@ -52,6 +57,8 @@ class LiveProbe:
 
     Attributes
     ----------
+    overlap : str
+        What counts where regions of different classes overlap; neither, until it is said.
     cells : (n, 2) int
         Tiles under the marks of the last update and under their neighbours.
     model : FastModel or None
@@ -63,6 +70,7 @@ class LiveProbe:
     """
 
     def __init__(self, neighbourhood: int = 1, seed: int = 0) -> None:
+        self.overlap = "leave-out"
         self._neighbourhood = neighbourhood
         self._seed = seed
         self._names: tuple[str, ...] = ()
@@ -73,6 +81,7 @@ class LiveProbe:
         self._tissue: TissueMask | None = None
         self._allowed: NDArray[np.bool_] | None = None
         self._known: dict[str, Any] = {}
+        self._places: dict[str, tuple[Annotation, NDArray[np.uint64]]] = {}
         self.model: FastModel | None = None
         self.cells: NDArray[np.int32] = np.empty((0, 2), np.int32)
         nothing = np.empty(0, np.intp)
@@ -128,6 +137,7 @@ class LiveProbe:
             lattice.cols,
             names,
             self._known,
+            self.overlap,
         )
         self._look_at_glass(labelled, grid, tissue, names)
         changed = self._marked.follow(
@@ -141,8 +151,18 @@ class LiveProbe:
         if changed or self._head is None:
             self._head, self._evaluation = judge(self._marked, names, seed=self._seed)
             learnt = {k: names[c] for k, c in self._marked.stats.region_class.items()}
-            self.model = FastModel(self._head, self._evaluation, names, learnt)
+            where = self._where({a.id: a for a in used if a.id in learnt})
+            self.model = FastModel(self._head, self._evaluation, names, learnt, where)
         return self._head, missing
+
+    def _where(self, learnt: Mapping[str, Annotation]) -> dict[str, NDArray[np.uint64]]:
+        """Return the places of regions, looked up anew only for those that changed."""
+        before, self._places = self._places, {}
+        for key, region in learnt.items():
+            old = before.get(key)
+            kept = old if old is not None and old[0] is region else None
+            self._places[key] = kept or (region, places(region, MOST))
+        return {key: found for key, (_, found) in self._places.items()}
 
     def _look_at_glass(
         self,

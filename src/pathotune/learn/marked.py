@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathotune.marks.labels import label_tokens
+from pathotune.marks.overlaps import check_answer, needs_answer, overlaps
 from pathotune.models.tuning.linear import RegionStats
 
 if TYPE_CHECKING:
@@ -39,6 +41,49 @@ def learnable(annotations: AnnotationSet) -> list[Annotation]:
         if a.class_name is not None
         and a.extra.get("properties", {}).get("objectType") not in _NOT_DRAWN
     ]
+
+
+def tokens_under(
+    marks: Sequence[Annotation],
+    grid: TileGrid,
+    names: Sequence[str],
+    overlap: str | None = None,
+    slide: str = "",
+) -> LabelledTokens:
+    """Return the tokens under marks.
+
+    Parameters
+    ----------
+    marks : sequence of Annotation
+    grid : TileGrid
+        The slide's lattice.
+    names : sequence of str
+        The classes.
+    overlap : str, optional
+        What counts where regions of different classes overlap, one of `overlaps.ANSWERS`.
+    slide : str
+        The slide's name, for the message.
+
+    Raises
+    ------
+    PathotuneError
+        Regions overlap and nobody said what counts: it is asked, never guessed.
+    """
+    check_answer(overlap)
+    if overlap is None:
+        found = overlaps([a for a in marks if a.class_name in names])
+        if found:
+            raise needs_answer(found, slide)
+    return label_tokens(
+        marks,
+        grid.lattice.x0,
+        grid.lattice.y0,
+        grid.lattice.step,
+        grid.lattice.rows,
+        grid.lattice.cols,
+        names,
+        overlap=overlap or "last",
+    )
 
 
 class Marked:

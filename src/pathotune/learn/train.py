@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pathotune import plugins
 from pathotune.events import Job, Note, PathotuneError
 from pathotune.learn.evaluate import apart, judge
-from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable
-from pathotune.marks.labels import label_tokens
+from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable, tokens_under
+from pathotune.learn.seen import facts, of_file
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.features import FeatureStore, compute_features
 from pathotune.slides.mpp import refuse_blur
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from pathotune.marks.annotations import AnnotationSet
+    from pathotune.marks.annotations import Annotation, AnnotationSet
     from pathotune.marks.classes import Colour
     from pathotune.marks.labels import LabelledTokens
     from pathotune.models.cards import ModelCard
@@ -48,6 +48,7 @@ def train(
     device: str = "auto",
     tissue: str = "auto",
     stores: Sequence[FeatureStore] | None = None,
+    overlap: str | None = None,
     **tuning: Any,
 ) -> Job[ModelBundle]:
     """Learn classes from the marked regions of one or several slides.
@@ -72,6 +73,9 @@ def train(
         "off": the model does not keep to the tissue mask.
     stores : sequence of FeatureStore, optional
         Where each slide's features are kept; by default in the user's cache.
+    overlap : {"leave-out", "smaller", "last", "first"}, optional
+        What counts where regions of different classes overlap; without it such regions are
+        refused by name.
     tuning
         For methods that train a network: plan, sentence, text_folder, stop and keep, see
         `tune.tune`.
@@ -83,19 +87,32 @@ def train(
     Raises
     ------
     PathotuneError
-        Fewer than two classes, a class without a region, no um/px, no weights.
+        Fewer than two classes, a class without a region, regions of different classes that
+        overlap, no um/px, no weights.
     """
     module = plugins.load("pathotune.models.tuning", method)
     config = config or module.Config()
     names = class_names((learnable(s) for _, s in sources), classes)
     colours = class_colours((s.classes for _, s in sources), names)
     marked = Marked(len(names), card.dims)
-    regions: list[dict[str, str]] = []
     # A slide given twice is one slide: what is learnt of it must not be judged on it.
     prints = [slide.fingerprint for slide, _ in sources]
     prefixes = [f"{prints.index(p)}/{i}/" for i, p in enumerate(prints)]
     plans = [plan(slide, card) for slide, _ in sources]
-    labels = [_labelled(m, grid, names) for (_, m), grid in zip(sources, plans, strict=True)]
+    drawn = [learnable(m) for _, m in sources]
+    labels = [
+        tokens_under(m, grid, names, overlap, slide.name)
+        for m, grid, (slide, _) in zip(drawn, plans, sources, strict=True)
+    ]
+    about: dict[str, Any] = {
+        "regions": [
+            fact
+            for (slide, _), under, own in zip(sources, labels, drawn, strict=True)
+            for fact in _facts(slide, under, own, names)
+        ],
+        "pictures": [slide.view.words() for slide, _ in sources],
+        **({"overlap": overlap} if overlap else {}),
+    }
     glass: list[str] = []
     masks: list[Any] = [None] * len(sources)
     if tissue == "auto":
@@ -119,7 +136,7 @@ def train(
                 allow,
                 names,
                 colours,
-                tissue,
+                about | {"tissue": tissue},
                 card=card,
                 method=method,
                 config=config,
@@ -137,10 +154,6 @@ def train(
                     "warning",
                 )
             grid, labelled = plans[i], labels[i]
-            regions += [
-                {"id": r, "class": names[c]}
-                for r, c in zip(labelled.region_ids, labelled.region_class, strict=True)
-            ]
             store = (
                 stack.enter_context(FeatureStore.open(slide.stamp, card, grid, device=device))
                 if stores is None
@@ -161,9 +174,8 @@ def train(
         colours,
         head.to_arrays(),
         tissue=tissue,
-        regions=regions,
-        pictures=[slide.view.words() for slide, _ in sources],
         metrics=evaluation.as_dict(),
+        **about,
     )
 
 
@@ -174,7 +186,7 @@ def _tuned(
     allowed: Sequence[NDArray[np.bool_] | None],
     names: tuple[str, ...],
     colours: tuple[Colour, ...],
-    tissue: str,
+    about: dict[str, Any],
     *,
     card: ModelCard,
     method: str,
@@ -190,11 +202,6 @@ def _tuned(
     device = pick_device(device)
     limit = too_many(device, how.get("plan"))
     pieces = yield from from_slides(slides, plans, labels, allowed, card, limit, seed)
-    regions = [
-        {"id": r, "class": names[c]}
-        for marks in labels
-        for r, c in zip(marks.region_ids, marks.region_class, strict=True)
-    ]
     return (
         yield from tune(
             pieces,
@@ -205,11 +212,7 @@ def _tuned(
             groups=[slides[int(key.partition("/")[0])].fingerprint for key in pieces.names],
             seed=seed,
             device=device,
-            about={
-                "tissue": tissue,
-                "regions": regions,
-                "pictures": [slide.view.words() for slide in slides],
-            },
+            about=about,
             **how,
         )
     )
@@ -236,11 +239,12 @@ def plan(slide: Slide, card: ModelCard, origin: tuple[float, float] = (0.0, 0.0)
     )
 
 
-def _labelled(marks: AnnotationSet, grid: TileGrid, names: Sequence[str]) -> LabelledTokens:
-    lattice = grid.lattice
-    return label_tokens(
-        learnable(marks), lattice.x0, lattice.y0, lattice.step, lattice.rows, lattice.cols, names
-    )
+def _facts(
+    slide: Slide, under: LabelledTokens, marks: Sequence[Annotation], names: Sequence[str]
+) -> list[dict[str, str]]:
+    """Return what a bundle keeps of the regions of one slide."""
+    classes = [names[c] for c in under.region_class]
+    return facts(under.region_ids, classes, marks, slide.fingerprint)
 
 
 def class_names(
@@ -337,12 +341,13 @@ def train_tiles(
             f"{folder} must hold a folder of tiles for each of at least two classes.",
         )
     files = [(path, c) for c, name in enumerate(names) for path in found[name]]
+    known = [{"class": names[c], "file": of_file(path)} for path, c in files]
     if method != "linear":
         from pathotune.learn.pieces import from_tiles
         from pathotune.learn.tune import tune
 
         pieces, assumed = yield from from_tiles(files, folder, card, mpp)
-        about = {"trained_on": "tiles", "regions": [{"class": names[c]} for _, c in files]}
+        about = {"trained_on": "tiles", "regions": known}
         return (
             yield from tune(
                 pieces,
@@ -376,7 +381,7 @@ def train_tiles(
         class_colours((), names),
         head.to_arrays(),
         trained_on="tiles",
-        regions=[{"class": names[c]} for _, c in files],
+        regions=known,
         metrics=evaluation.as_dict(),
         mpp_assumed=assumed,
     )

@@ -3,7 +3,7 @@
 A token belongs to a region when its centre lies inside. What is too small or
 too thin to hold a centre (a point, a short stroke) labels the tokens it
 touches, so that nothing a pathologist marks is without effect. Where regions
-overlap the later one counts.
+overlap it takes an answer which of them counts.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def label_tokens(
     cols: int,
     classes: Sequence[str],
     known: dict[str, tuple[Annotation, NDArray[np.intp], NDArray[np.intp]]] | None = None,
+    overlap: str = "last",
 ) -> LabelledTokens:
     """Label the tokens under annotations.
 
@@ -111,6 +112,9 @@ def label_tokens(
         Names in the order of the class index.
     known : dict, optional
         Tokens found before, by id; kept up to date here. For one lattice only.
+    overlap : {"last", "first", "smaller", "leave-out"}
+        Which region a token under several belongs to: the later, the earlier, the smaller
+        one, or none when their classes differ.
 
     Returns
     -------
@@ -134,8 +138,15 @@ def label_tokens(
     owner = np.concatenate(owners) if owners else np.empty(0, np.intp)
     # Where regions overlap the last assignment to a place stays; untouched pages cost nothing.
     holder = np.empty(max(rows * cols, 1), np.intp)
-    holder[place] = owner
+    order = _order(overlap, [len(p) for p in places])
+    for number in order:
+        holder[places[number]] = number
     keep = holder[place] == owner
+    if overlap == "leave-out" and len(place):
+        kinds = np.array([index[a.class_name or ""] for a in used], np.intp)
+        claimed = np.zeros(len(holder), bool)
+        claimed[place[kinds[owner] != kinds[holder[place]]]] = True
+        keep &= ~claimed[place]
     place, owner = place[keep], owner[keep]
     present, region_index = np.unique(owner, return_inverse=True)
     region_class = np.array([index[used[i].class_name or ""] for i in present], np.intp)
@@ -148,3 +159,12 @@ def label_tokens(
         [used[i].id for i in present],
         region_class,
     )
+
+
+def _order(overlap: str, sizes: Sequence[int]) -> Sequence[int]:
+    """Return the regions in the order in which they claim tokens; the last one to claim wins."""
+    if overlap == "first":
+        return range(len(sizes) - 1, -1, -1)
+    if overlap == "smaller":
+        return sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    return range(len(sizes))
