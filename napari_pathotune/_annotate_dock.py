@@ -28,6 +28,7 @@ from napari_pathotune._class_list import ClassList
 from napari_pathotune._model_history import ModelHistory
 from napari_pathotune._next_step import Step, next_step
 from napari_pathotune._notice import Notice
+from napari_pathotune._overlaps import OverlapRow
 from napari_pathotune._pen import Pen
 from napari_pathotune._session import Session
 from napari_pathotune._tool_bar import ToolBar
@@ -108,6 +109,8 @@ class AnnotateDock(QWidget):
         column.addWidget(self.classes)
         column.addWidget(self.tools)
         column.addLayout(history)
+        self.overlap = OverlapRow(self.session)
+        column.addWidget(self.overlap)
         column.addWidget(self._more())
         column.addStretch(1)
         forms.assemble(self, self.notice, inner, self.hint, self.primary)

@@ -28,6 +28,7 @@ from qtpy.QtWidgets import (
 from napari_pathotune import _forms as forms
 from napari_pathotune._compare import Comparison
 from napari_pathotune._curve_view import CurveView
+from napari_pathotune._overlaps import OverlapRow
 from napari_pathotune._settings_form import SettingsForm
 from napari_pathotune._tuning import Asked, Tuning
 
@@ -99,6 +100,7 @@ class BetterModel(QWidget):
             (session.annotations_replaced, self.refresh),
             (session.validation_changed, self.refresh),
             (session.slide_changed, self.refresh),
+            (self.overlap.overlaps.changed, self.refresh),
         )
         self.refresh()
 
@@ -114,6 +116,7 @@ class BetterModel(QWidget):
         self.settings = forms.fold("Settings (none need touching)")
         self.settings.addWidget(self.form)
         self.settings.collapse(animate=False)
+        self.overlap = OverlapRow(self.session)
         self.curve = CurveView()
         self.state = forms.line()
         self.preview = QCheckBox("Show on the screen what it has learnt")
@@ -147,7 +150,7 @@ class BetterModel(QWidget):
         rows = (self.improve, self.method), (self.stop, self.cancel)
         offers = (self.use, self.compare, self.forget)
         _add_row(column, *rows[0])
-        for widget in (self.about, self.words, self.settings, self.curve, self.state):
+        for widget in (self.overlap, self.about, self.words, self.settings, self.curve, self.state):
             column.addWidget(widget)
         column.addWidget(self.preview)
         _add_row(column, *rows[1])
@@ -336,6 +339,8 @@ class BetterModel(QWidget):
             return "The slide is being looked at."
         if session.bundle is None and session.loop.head is None:
             return session.loop.missing or "Mark two classes first."
+        if self.overlap.overlaps.open_question:
+            return "Say first which region counts where they overlap."
         return "" if chosen is not None else "The methods are being listed."
 
     def _state_text(self, why: str) -> str:

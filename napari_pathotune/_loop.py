@@ -17,6 +17,7 @@ from qtpy.QtCore import QTimer
 
 from napari_pathotune import _settings
 from napari_pathotune._fixed_model import fixed_model
+from napari_pathotune._overlaps import Overlaps
 from napari_pathotune._painting import Fitted, Plan, Todo, follow, make_plan
 from napari_pathotune._working import DeviceFound, Work, draw, features, finished_map
 from pathotune.events import Note, Progress, TilesDone
@@ -297,6 +298,8 @@ class MapLoop:
         session.jobs.cancel("paint")  # hands back what it had not painted yet
         todo, self._dirty = Todo(self._dirty), []
         marks, live = session.annotations, self._fixed or self._live
+        if self._live is not None:
+            self._live.overlap = Overlaps.of(session).answer or "leave-out"
         old = (self.head, self.classmap)
 
         def start() -> Iterator[Any]:

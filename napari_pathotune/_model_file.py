@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from napari_pathotune._overlaps import Overlaps
 from pathotune.events import PathotuneError
 
 GREY = (128, 128, 128)  # of a class that was deleted a moment ago
@@ -56,6 +57,7 @@ def model_in_use(session: Session) -> Any:
         ],
         pictures=[] if slide is None else [slide.view.words()],
         metrics=fitted.evaluation.as_dict(),
+        overlap=Overlaps.of(session).answer or "leave-out",
     )
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psygnal import Signal
 
+from napari_pathotune._overlaps import Overlaps
 from pathotune.events import EpochDone, PathotuneError, Progress
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Tuning:
         keep = _kept(slide)
         marks = _copy(session.annotations)
         device, card = session.device, plan.card
+        overlap = Overlaps.of(session).answer
         tissue = "off" if getattr(session.tissue, "source", "auto") == "off" else "auto"
 
         def job() -> Generator[Any, None, Any]:
@@ -119,6 +121,7 @@ class Tuning:
                 sentence=asked.sentence,
                 device=device,
                 tissue=tissue,
+                overlap=overlap,
                 stop=self._stop.is_set,
                 keep=keep,
             )

@@ -3,21 +3,25 @@
 Tissue under two regions is marked as two things, and which was meant is known only to
 who drew them: the inner one of two nested regions, the later one of a correction, or
 neither. Nothing here guesses; a seam a few pixels wide, which neighbouring outlines
-always have, is not an overlap.
+always have, is not an overlap. The answer is kept for the slide on this computer.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 
+from pathotune import places
 from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from shapely.geometry.base import BaseGeometry
 
@@ -112,3 +116,33 @@ def check_answer(answer: str | None) -> None:
             f"{answer!r} does not say what counts where regions overlap.",
             f"Choose one of: {', '.join(ANSWERS)}.",
         )
+
+
+def _file() -> Path:
+    return places.data_dir() / "overlaps.json"
+
+
+def _answers() -> dict[str, str]:
+    try:
+        found = json.loads(_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {str(k): str(v) for k, v in found.items() if v in ANSWERS}
+
+
+def remembered(slide: str) -> str | None:
+    """Return what was answered for a slide (its fingerprint), if anything was."""
+    return _answers().get(slide)
+
+
+def remember(slide: str, answer: str | None) -> None:
+    """Keep an answer, or forget it (None); a full disk costs only the remembering."""
+    answers = {k: v for k, v in _answers().items() if k != slide}
+    if answer is not None:
+        answers[slide] = answer
+    with contextlib.suppress(OSError):
+        new = _file().with_suffix(".tmp")
+        new.write_text(json.dumps(answers), encoding="utf-8")
+        new.replace(_file())
