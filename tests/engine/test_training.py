@@ -11,8 +11,9 @@ import torch
 
 from pathotune import drain, plugins
 from pathotune.events import Note, PathotuneError
-from pathotune.learn.adapt import trainer as trainers
+from pathotune.learn.adapt import pace as paces
 from pathotune.learn.adapt.material import Material, back, smooth
+from pathotune.learn.adapt.pace import Pace
 from pathotune.learn.adapt.passes import Pass
 from pathotune.learn.adapt.trainer import Trainer
 from pathotune.learn.augment import recoloured, view
@@ -120,8 +121,9 @@ def test_the_start_is_the_fast_model(tiny_card):
 
 
 @pytest.mark.parametrize("method", ["adapter", "pathotune"])
-def test_training_fits_and_the_same_seed_gives_the_same(tiny_card, method):
+def test_training_fits_and_the_same_seed_gives_the_same(tiny_card, method, monkeypatch):
     train, held = split()
+    monkeypatch.setattr(paces, "STEP_SECONDS", math.inf)  # other small steps draw other views
     states = []
     for _ in range(2):
         material = ready(tiny_card, method)
@@ -148,7 +150,7 @@ def test_too_little_memory_halves_the_step_and_gives_the_same(tiny_card, monkeyp
     monkeypatch.setattr(Trainer, "_loss", short)
     trainer = Trainer(material)
     _, events, run = pump(trainer.run(train, held, 1, 0, "x"))
-    assert trainer.micro <= 2
+    assert trainer.pace.size <= 2
     assert any(isinstance(e, Note) and "Memory ran short" in e.text for e in events)
     # other views are drawn for other small steps; the tiles and the number of steps are the same
     assert torch.allclose(run.state["head"][0], plain["head"][0], atol=0.02)
@@ -159,6 +161,35 @@ def test_too_little_memory_halves_the_step_and_gives_the_same(tiny_card, monkeyp
     monkeypatch.setattr(Trainer, "_loss", never)
     with pytest.raises(PathotuneError, match="too little memory"):
         pump(Trainer(material).run(train, held, 1, 0, "x"))
+
+
+def test_half_a_step_does_not_count_twice(tiny_card, monkeypatch):
+    train, _ = split()
+    material, real, clip = ready(tiny_card, "head"), Trainer._loss, torch.nn.utils.clip_grad_norm_
+    monkeypatch.setattr(Trainer, "_kept", lambda *_: None)
+    material._views = [0]  # every draw is the same
+    calls, grads = [], []
+
+    def noted(opened, most):
+        grads.append([p.grad.clone() for p in opened if p.grad is not None])
+        return clip(opened, most)
+
+    def fails(self, *rest):
+        calls.append(1)
+        if len(calls) == 2:  # the first small step has left its gradients
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return real(self, *rest)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", noted)
+    for loss in (real, fails):
+        monkeypatch.setattr(Trainer, "_loss", loss)
+        trainer = Trainer(material)
+        trainer.pace = Pace(2, 2)
+        pump(trainer.run(train, None, 1, 0, "x", [1]))
+    first, again = grads[0], grads[len(grads) // 2]
+    for one, other in zip(first, again, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-6)
+    assert float(first[0].abs().max()) > 1e-4
 
 
 def test_a_number_that_becomes_infinite_ends_it_with_the_best(tiny_card, monkeypatch):
@@ -183,13 +214,13 @@ def test_a_cancel_waits_for_one_small_step(tiny_card, monkeypatch):
     train, held = split()
     trainer = Trainer(ready(tiny_card))
     real = Trainer._loss
-    monkeypatch.setattr(trainers, "_STEP_SECONDS", 0.05)
+    monkeypatch.setattr(paces, "STEP_SECONDS", 0.05)
     monkeypatch.setattr(Trainer, "_loss", lambda *a: (time.sleep(0.06), real(*a))[1])
-    trainer.micro = 4
+    trainer.pace = Pace(4, 4)
     run = trainer.run(train, held, 9, 0, "x")
     for _ in range(25):
         next(run)
-    assert trainer.micro == 1  # steps that take too long become smaller
+    assert trainer.pace.size == 1  # steps that take too long become smaller
     run.close()
 
 
@@ -223,4 +254,4 @@ def test_settings_are_told_apart_and_checked():
     for bad in ({"width": "wide"}, {"width": "0"}, {"colour": "1"}, {"epochs": "-1"}):
         with pytest.raises(PathotuneError):
             settings("adapter", bad)
-    assert trainers._STEP_SECONDS <= 0.5
+    assert paces.STEP_SECONDS <= 0.5

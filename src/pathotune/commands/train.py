@@ -21,7 +21,7 @@ from pathotune.commands._common import (
     picture,
     sources,
 )
-from pathotune.events import PathotuneError, drain
+from pathotune.events import Note, PathotuneError, drain
 
 if TYPE_CHECKING:
     import argparse
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     out = outputs({"out": args.out}, *inputs)["out"]
     classes = None if args.classes is None else listed(args.classes)
     options = {"method": args.method, "classes": classes, "seed": args.seed, "device": args.device}
-    options |= _settings(args, out)
+    options |= _settings(args, out, tell)
     start = time.monotonic()
     if args.tiles is not None:
         if args.slides or args.annotations:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
     }
 
 
-def _settings(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+def _settings(args: argparse.Namespace, out: Path, tell: Teller) -> dict[str, Any]:
     """Return the settings that were given, checked before anything is computed."""
     from pathotune import plugins
     from pathotune.learn.tune import settings
@@ -110,6 +110,7 @@ def _settings(args: argparse.Namespace, out: Path) -> dict[str, Any]:
                 "The fast model reads no words.", "Leave --sentence and --text-encoder out."
             )
         return {"config": config}
+    _put_aside(out, tell)
     words = {"sentence": args.sentence or "", "text_folder": args.text_encoder or ""}
     # what a training that does not come to its end leaves behind
     return {"config": config, "plan": plan, "keep": _so_far(out), **words}
@@ -118,6 +119,20 @@ def _settings(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 def _so_far(out: Path) -> Path:
     """Return where the best model is kept while a training is under way."""
     return out.with_name(f"{out.stem}.so-far{out.suffix}")
+
+
+def _put_aside(out: Path, tell: Teller) -> None:
+    """Keep what an earlier training that did not come to its end left behind."""
+    left = _so_far(out)
+    if left.is_file():
+        aside = out.with_name(f"{out.stem}.before{out.suffix}")
+        left.replace(aside)
+        tell(
+            Note(
+                "An earlier training to this file did not come to its end; the best it had learnt "
+                f"is now {aside.name}, a model like any other."
+            )
+        )
 
 
 def _told(bundle: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from pathotune import plugins
-from pathotune.events import Job, Note, PathotuneError
+from pathotune.events import Job, Note, PathotuneError, Progress
 from pathotune.learn.evaluate import apart, judge
 from pathotune.learn.marked import Marked, cells_under, drawn_on_glass, learnable, tokens_under
 from pathotune.learn.seen import facts, of_file
@@ -116,7 +116,9 @@ def train(
     glass: list[str] = []
     masks: list[Any] = [None] * len(sources)
     if tissue == "auto":
-        masks = [tissue_mask(slide) for slide, _ in sources]
+        for i, (slide, _) in enumerate(sources):
+            yield Progress(i, len(sources), "Finding the tissue")
+            masks[i] = tissue_mask(slide)
         glass = drawn_on_glass(labels, plans, masks, names)
         if glass:
             tissue = "off"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathotune import plugins
-from pathotune.events import EpochDone, Job, Note, PathotuneError
+from pathotune.events import EpochDone, Job, Note, PathotuneError, Progress
 from pathotune.learn.evaluate import Evaluation, figures
 from pathotune.learn.settings import Training
 from pathotune.learn.splits import splits
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard
     from pathotune.models.tuning._net import Net
 
+_READY = "Getting the network ready"
 _CARRIED = 50 << 20  # bytes of a model that still travels with every event
 
 
@@ -135,6 +136,7 @@ def tune(
     PathotuneError
         The method cannot serve the backbone, or there is too little memory.
     """
+    yield Progress(0, 2, _READY)  # importing torch takes seconds where nothing has yet
     from pathotune.learn.adapt.material import Material
     from pathotune.learn.adapt.trainer import Trainer
     from pathotune.models import text
@@ -160,6 +162,7 @@ def tune(
     device = split(pick_device(device))[0]
     cuda = device.startswith("cuda")
     setting = Setting(not cuda, {}, sentence or text.sentence(names), text_folder)
+    yield Progress(1, 2, _READY)
     net = Net(card, device)
     try:
         delta = net.attach(module, config, setting, seed)
@@ -242,7 +245,8 @@ class _Tuning:
             if run.stopped or run.broken:
                 break
         whole = runs and not (runs[-1].stopped or runs[-1].broken)
-        verdict, evaluation, heat = self._verdict(runs if whole else runs[:-1], held, by)
+        judging = self._verdict(runs if whole else runs[:-1], held, by)
+        verdict, evaluation, heat = yield from judging
         if runs and not whole:
             return self._bundle(evaluation, verdict, heat, runs)
         if runs:
@@ -325,7 +329,7 @@ class _Tuning:
 
     def _verdict(
         self, runs: Sequence[Run], held: Sequence[NDArray[np.bool_]], by: str
-    ) -> tuple[dict[str, Any], Evaluation | None, float]:
+    ) -> Job[tuple[dict[str, Any], Evaluation | None, float]]:
         """Return the verdict, the figures on held-out regions, and the temperature."""
         from pathotune.learn.adapt.passes import frozen_logits, judged, macro_f1
 
@@ -343,6 +347,7 @@ class _Tuning:
         logits: list[NDArray[Any]] = []
         owners: list[int] = []
         for r, run in enumerate(runs):
+            yield Progress(r, len(runs), "Judging beside the fast model")
             others = [o.passes for i, o in enumerate(runs) if i != r] or [run.passes]
             found = at(run.passes, best_lengths(others, 1 + max(p.stage for p in run.passes)))
             tuned.append(macro_f1(found.rows, pieces.classes))

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pathotune.events import Job, Progress
+from pathotune.learn.adapt.pace import Pace
 from pathotune.learn.augment import recoloured, view
 from pathotune.models.runtime import limited_threads
 from pathotune.models.tuning.linear import LinearHead, RegionStats
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from pathotune.learn.settings import Training
     from pathotune.models.tuning._net import Lower, Net
 
-_AT_ONCE = 2  # a cancel waits for so many tiles
 _MEMORY = 3 << 30  # bytes of kept tensors
 _WHAT = "Looking at the marked tissue"
 
@@ -72,6 +72,8 @@ class Material:
         self.region = pieces.regions[tuple(self.token)]
         self.frozen = np.empty((len(self.clean), self.token.shape[1], 0), np.float16)
         self._rng = np.random.default_rng(seed)
+        # the same number always: other shapes give other bits
+        self._pace = Pace(32, 32) if net.device.startswith("cuda") else Pace(1, 1)
         self._kept: list[Lower] = []
         self._views = list(self.clean)
         delta = net.delta
@@ -84,27 +86,27 @@ class Material:
         net, pieces = self.net, self.pieces
         n, device = len(pieces), net.device
         frozen: list[list[Tensor]] = [[] for _ in self.clean]
-        allowed = torch.from_numpy(pieces.allowed)
         total = len(self._views) * n
         for number, which in enumerate(self._views):
             clean = number < len(self.clean)
             tiles = view(pieces.pixels, which)
             kept: list[Lower] = []
-            for at in range(0, n, _AT_ONCE):
+            at = 0
+            while at < n:
                 yield Progress(number * n + at, total, _WHAT)
-                part = tiles[at : at + _AT_ONCE]
+                part = tiles[at : at + self._pace.size]
                 if not clean and self.plan.recolour:
                     part = recoloured(part, self._rng, self.plan.recolour)
-                with limited_threads(), torch.no_grad():
-                    lower = net.lower(net.pixels(part))
-                    if clean:
-                        features = back(net.upper(lower, changed=False).float(), which)
-                        inside = allowed[at : at + _AT_ONCE].to(device)
-                        near = smooth(features, inside, net.card.neighbourhood)
-                        chosen = pieces.regions[at : at + _AT_ONCE] >= 0
-                        frozen[number].append(near.cpu()[torch.from_numpy(chosen)].half())
+                try:
+                    lower, near = self._frozen(part, which, at if clean else None)
+                except (RuntimeError, MemoryError) as error:
+                    yield self._pace.halve(error, device)
+                    continue
+                if near is not None:
+                    frozen[number].append(near)
                 if self.keeps:
                     kept.append(lower.of(lambda t: _small(t)))
+                at += len(part)
             if kept:
                 self._kept.append(_joined(kept))
                 if self._bytes() * (1 + 1 / len(self._kept)) > _MEMORY and number + 1 >= len(
@@ -114,6 +116,21 @@ class Material:
                     break
         self.frozen = np.stack([torch.cat(f).numpy() for f in frozen])
         yield Progress(total, total, _WHAT)
+
+    def _frozen(
+        self, part: NDArray[np.uint8], which: int, at: int | None
+    ) -> tuple[Lower, Tensor | None]:
+        """Return what lies below, and from piece `at` on the features of labelled tokens."""
+        net, pieces = self.net, self.pieces
+        with limited_threads(), torch.no_grad():
+            lower = net.lower(net.pixels(part))
+            if at is None:
+                return lower, None
+            features = back(net.upper(lower, changed=False).float(), which)
+            now = slice(at, at + len(part))
+            inside = torch.from_numpy(pieces.allowed[now]).to(net.device)
+            near = smooth(features, inside, net.card.neighbourhood).cpu()
+            return lower, near[torch.from_numpy(pieces.regions[now] >= 0)].half()
 
     def _bytes(self) -> int:
         return sum(t.nbytes for lower in self._kept for t in lower.parts())
@@ -133,14 +150,20 @@ class Material:
         pieces, net = self.pieces, self.net
         for number, which in enumerate(self.clean):
             found = []
-            for at in range(0, len(pieces), _AT_ONCE):
+            at = 0
+            while at < len(pieces):
                 yield Progress(number * len(pieces) + at, len(self.clean) * len(pieces), what)
-                index = np.arange(at, min(at + _AT_ONCE, len(pieces)))
-                with limited_threads(), torch.no_grad():
-                    maps = back(net.upper(self.lower(index, number)).float(), which)
-                    inside = torch.from_numpy(pieces.allowed[index]).to(net.device)
-                    near = smooth(maps, inside, net.card.neighbourhood).cpu()
+                index = np.arange(at, min(at + self._pace.size, len(pieces)))
+                try:
+                    with limited_threads(), torch.no_grad():
+                        maps = back(net.upper(self.lower(index, number)).float(), which)
+                        inside = torch.from_numpy(pieces.allowed[index]).to(net.device)
+                        near = smooth(maps, inside, net.card.neighbourhood).cpu()
+                except (RuntimeError, MemoryError) as error:
+                    yield self._pace.halve(error, net.device)
+                    continue
                 found.append(near[torch.from_numpy(pieces.regions[index] >= 0)])
+                at += len(index)
             out.append(torch.cat(found))
         return torch.stack(out).numpy()
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pathotune.events import Event, Job, Note, PathotuneError, Progress
+from pathotune.events import Event, Job, Note, Progress
 from pathotune.learn.adapt.material import Material, back, smooth
+from pathotune.learn.adapt.pace import Pace
 from pathotune.learn.adapt.passes import VIEWS, Pass, Run, judged
 from pathotune.learn.augment import view
 from pathotune.models import runtime
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
     from pathotune.models.tuning._delta import Stage
 
-_STEP_SECONDS = 0.4
 _BROKEN = (
     "The training lost its footing (a number became infinite); it was stopped and the best "
     "weights so far were put back."
@@ -40,7 +40,7 @@ _BROKEN = (
 
 
 class Trainer:
-    """Trains the delta of a net on a material; `micro` tiles at a time.
+    """Trains the delta of a net on a material, `pace.size` tiles at a time.
 
     Parameters
     ----------
@@ -54,9 +54,8 @@ class Trainer:
         self.net = material.net
         self.stop = stop
         self.cuda = self.net.device.startswith("cuda")
-        self.micro = min(material.plan.batch, 64 if self.cuda else 4)
-        self._most = material.plan.batch  # tiles that a small step may grow to
-        self._timed = 0
+        self.pace = Pace(64 if self.cuda else 1, material.plan.batch)
+        self._looks = Pace(64 if self.cuda else 2, 64 if self.cuda else 2)  # judging never grows
         self._share = 0
 
     def start(self, train: NDArray[np.bool_], what: str = "Learning") -> Job[None]:
@@ -224,7 +223,7 @@ class Trainer:
         while at < len(part):
             if self.stop():
                 return None
-            now = part[at : at + self.micro]
+            now = part[at : at + self.pace.size]
             begun = time.monotonic()
             try:
                 with runtime.limited_threads(), torch.random.fork_rng(devices=[]):
@@ -234,13 +233,14 @@ class Trainer:
                         loss.backward()  # type: ignore[no-untyped-call]
                     self._state = torch.get_rng_state()
             except (RuntimeError, MemoryError) as error:
-                if not runtime.is_out_of_memory(error):
-                    raise
-                yield self._halve(error)
+                note = self.pace.halve(error, self.net.device)
+                optimiser.zero_grad(set_to_none=True)  # half a step may be in it already
+                total, at = 0.0, 0
+                yield note
                 continue
             total += float(loss.detach())
             at += len(now)
-            self._pace(time.monotonic() - begun, len(now))
+            self.pace.took(time.monotonic() - begun, len(now))
             self._share = round(100 * share)
             yield Progress(self._share, 100, what)
         torch.nn.utils.clip_grad_norm_(opened, 1.0)
@@ -252,27 +252,6 @@ class Trainer:
         kind = "cuda" if self.cuda else "cpu"
         fast = self.cuda or (self.net.device == "cpu" and runtime.has_bf16())
         return torch.autocast(kind, torch.bfloat16) if fast else nullcontext()
-
-    def _halve(self, error: BaseException) -> Note:
-        runtime.release_memory(self.net.device)
-        if self.micro == 1:
-            raise PathotuneError(
-                "There is too little memory to train this model, even one tile at a time.",
-                "Choose a smaller backbone, or let the method start at a later block.",
-            ) from error
-        self.micro //= 2
-        self._most = self.micro
-        return Note(f"Memory ran short: training goes on with {self.micro} tiles at a time.")
-
-    def _pace(self, seconds: float, tiles: int) -> None:
-        """Fit the small step to what a cancel may wait for."""
-        self._timed += 1
-        if self._timed < 2:
-            return  # the first one warms up
-        if seconds > _STEP_SECONDS and self.micro > 1:
-            self.micro = max(1, self.micro // 2)
-        elif seconds < _STEP_SECONDS / 4 and tiles == self.micro:
-            self.micro = min(self.micro * 2, self._most)
 
     def _loss(
         self, now: NDArray[np.intp], weights: NDArray[np.float32], rng: np.random.Generator
@@ -331,23 +310,35 @@ class Trainer:
         """Return the mean logits over the judged views of every token of these regions."""
         pieces, net = self.material.pieces, self.net
         found: dict[int, list[NDArray[np.float32]]] = {int(r): [] for r in np.flatnonzero(held)}
-        for now in _parts(pieces.of(held), 4 if not self.cuda else 64):
+        index, at = pieces.of(held), 0
+        while at < len(index):
             if self.stop():
                 return None
             yield Progress(self._share, 100, what)
-            total: Any = 0
-            for number, which in enumerate(self.material.clean[:VIEWS]):
-                with runtime.limited_threads(), torch.no_grad(), self._mixed():
-                    features = net.upper(self.material.lower(now, number))
-                    z = back(net.logits(features.float()), which)
-                    inside = torch.from_numpy(pieces.allowed[now]).to(net.device)
-                    total = total + smooth(z.float(), inside, net.card.neighbourhood)
-            z = (total / min(VIEWS, len(self.material.clean))).cpu().numpy()
+            now = index[at : at + self._looks.size]
+            try:
+                z = self._seen(now)
+            except (RuntimeError, MemoryError) as error:
+                yield self._looks.halve(error, net.device)
+                continue
+            at += len(now)
             regions = pieces.regions[now]
             for r in np.unique(regions[regions >= 0]):
                 if held[r]:
                     found[int(r)].append(z[regions == r])
         return {r: np.concatenate(parts) for r, parts in found.items() if parts}
+
+    def _seen(self, now: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the logits (n, T, T, C) of some pieces, as a map is painted with them."""
+        net, total = self.net, torch.zeros(())
+        views = self.material.clean[:VIEWS]
+        for number, which in enumerate(views):
+            with runtime.limited_threads(), torch.no_grad(), self._mixed():
+                features = net.upper(self.material.lower(now, number))
+                z = back(net.logits(features.float()), which)
+                inside = torch.from_numpy(self.material.pieces.allowed[now]).to(net.device)
+                total = total + smooth(z.float(), inside, net.card.neighbourhood).cpu()
+        return np.asarray((total / len(views)).numpy(), np.float32)
 
     def state(self) -> dict[str, Any]:
         """Return a copy of everything that is trained."""
