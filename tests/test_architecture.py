@@ -40,6 +40,14 @@ NO_TORCH_AT_TOP_EXCEPT = {
     "models.bundle",
     "models.tuning",
     "learn.adapt",
+    "nuclei.unpaired.adversarial",
+    "nuclei.unpaired.augment",
+    "nuclei.unpaired.critics",
+    "nuclei.unpaired.losses",
+    "nuclei.unpaired.painter",
+    "nuclei.unpaired.reader",
+    "nuclei.unpaired.rendered",
+    "nuclei.unpaired.state",
 }
 
 

@@ -35,6 +35,7 @@ ORDER = (
     "eval",
     "predict",
     "nuclei",
+    "learn_nuclei",
     "models",
     "doctor",
     "demo",
@@ -88,7 +89,7 @@ def parser() -> _Parser:
     for name in (*ORDER, *(n for n in known if n not in ORDER)):
         module = plugins.load(COMMANDS, name)
         command = commands.add_parser(
-            name,
+            getattr(module, "NAME", name),
             help=module.TEXT,
             description=module.TEXT,
             parents=[shared],

@@ -77,7 +77,22 @@ class EpochDone:
     bundle: Any = None
 
 
-Event: TypeAlias = Note | Progress | TilesDone | NucleiDone | EpochDone
+@dataclass(frozen=True, slots=True)
+class NucleiJudged:
+    """Nuclei are being learnt; how well after `step` of `total` steps of a stage.
+
+    `agreement` is the AJI on fields kept apart. `pairs` are shown to the user: painted
+    or real tissue, uint8 (h, w, 3), beside its nuclei, int32 (h, w).
+    """
+
+    stage: str
+    step: int
+    total: int
+    agreement: float
+    pairs: tuple[tuple[str, Any, Any], ...] = ()
+
+
+Event: TypeAlias = Note | Progress | TilesDone | NucleiDone | EpochDone | NucleiJudged
 Job: TypeAlias = Generator[Event, None, R]
 
 

@@ -28,7 +28,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     mpp(parser, "the slide")
     picture(parser)
     parser.add_argument("--region", metavar="x,y,w,h", help="only this box, level-0 pixels")
-    parser.add_argument("--segmenter", choices=known(), default=DEFAULT, help="what finds nuclei")
+    parser.add_argument(
+        "--segmenter",
+        metavar="NAME|FILE",
+        default=DEFAULT,
+        help=f"what finds nuclei: {', '.join(known())}, or a file of learn-nuclei",
+    )
     parser.add_argument(
         "--tissue", choices=("auto", "off"), default="auto", help="off: look everywhere"
     )

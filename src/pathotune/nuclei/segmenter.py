@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SEGMENTERS = "pathotune.nuclei.segmenters"
 DEFAULT = "watershed"
+LEARNT = ".safetensors"  # ending of a segmenter that is a file of its own
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def prepare(key: str, slide: Slide, tissue: TissueMask | None = None) -> Segment
     Parameters
     ----------
     key : str
-        One of `known`.
+        One of `known`, or the name of a file that Learn nuclei wrote.
     slide : Slide
         Needs um/px.
     tissue : TissueMask, optional
@@ -90,5 +91,10 @@ def prepare(key: str, slide: Slide, tissue: TissueMask | None = None) -> Segment
     PathotuneError
         There is no such segmenter, um/px is missing, or the slide is not brightfield.
     """
+    if key.endswith(LEARNT):
+        from pathotune.nuclei.unpaired import saved
+
+        learnt: Segmenter = saved.prepare(key, slide, tissue)
+        return learnt
     made: Segmenter = plugins.load(SEGMENTERS, key).prepare(slide, tissue)
     return made
