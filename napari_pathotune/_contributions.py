@@ -6,13 +6,15 @@ not ours, so that plain files still reach napari's own.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QThread, QTimer
 
 from napari_pathotune._annotate_dock import AnnotateDock
 from napari_pathotune._classify_dock import ClassifyDock
+from napari_pathotune._session import Session
 from napari_pathotune._slide_dock import SlideDock
 from napari_pathotune._tune_dock import TuneDock
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from pathotune.marks.annotations import AnnotationSet
 
 LayerTuple = tuple[Any, ...]
+_SOON_S = 0.15  # that opening may keep the window; a local slide takes less
 NO_LAYER: list[LayerTuple] = [(None,)]  # npe2's way to say: read, but there is no layer to add
 
 
@@ -84,19 +87,40 @@ def _one(path: str | Sequence[str]) -> Path | None:
 
 def slide_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerTuple]] | None:
     """Return a function that opens a slide, or None when the file is not one."""
-    from pathotune.slides.slide import is_slide
+    from napari_pathotune import _layers
+    from napari_pathotune._opening import look
+    from pathotune.slides.slide import is_slide, open_slide
 
     one = _one(path)
     if one is None or not is_slide(one):
         return None
 
     def read(_path: Any) -> list[LayerTuple]:
-        from napari_pathotune import _layers
-        from pathotune.slides.slide import open_slide
-
-        return [_layers.slide_layer_data(open_slide(one))]
+        session = _session_that_can_wait()
+        if session is None:
+            return [_layers.slide_layer_data(open_slide(one))]
+        thread = ThreadPoolExecutor(1, "pathotune-opening")
+        opening = thread.submit(lambda: look(open_slide(one)))
+        thread.shutdown(wait=False)  # it ends when the slide is open
+        try:
+            seen = opening.result(_SOON_S)
+        except TimeoutError:
+            seen = None
+        if seen is None or seen.slow:
+            session.open(one, opening.result)  # its layer comes when the drive has answered
+            return NO_LAYER
+        return [_layers.slide_layer_data(seen.slide, seen)]
 
     return read
+
+
+def _session_that_can_wait() -> Session | None:
+    """Return the session of the window whose user opens a file; None where a script does."""
+    import napari
+
+    viewer = napari.current_viewer()
+    running = QThread.currentThread().loopLevel() > 0
+    return Session.of(viewer) if viewer is not None and running else None
 
 
 def annotation_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerTuple]] | None:
@@ -108,7 +132,6 @@ def annotation_reader(path: str | Sequence[str]) -> Callable[[Any], list[LayerTu
     def read(_path: Any) -> list[LayerTuple]:
         import napari
 
-        from napari_pathotune._session import Session
         from pathotune.marks.geojson import read_geojson
 
         session = Session.find(napari.current_viewer())
@@ -150,7 +173,6 @@ def write_annotations(path: str, layers: list[LayerTuple]) -> list[str]:
     """Write the session's annotations, of which the saved layers are the picture."""
     import napari
 
-    from napari_pathotune._session import Session
     from pathotune.events import PathotuneError
     from pathotune.marks.geojson import write_geojson
 

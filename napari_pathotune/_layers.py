@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_pathotune._patience import Patience, patience_of
 from pathotune.slides.slide import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from napari.layers import Image, Labels
     from napari.utils.colormaps import Colormap, DirectLabelColormap
     from napari.viewer import Viewer
     from numpy.typing import NDArray
 
+    from napari_pathotune._opening import Seen
     from pathotune.slides.slide import Slide
 
 KEY = "napari-pathotune"
@@ -64,9 +66,15 @@ def world_to_pixel(slide: Slide, world: Any) -> tuple[float, float]:
     return float(world[-1]) / sx + 0.5, float(world[-2]) / sy + 0.5
 
 
-def slide_layer_data(slide: Slide) -> tuple[Any, dict[str, Any], str]:
-    """Return a slide as napari's layer tuple: one array-like a level, in um."""
-    data = slide.pyramid()
+def slide_layer_data(slide: Slide, seen: Seen | None = None) -> tuple[Any, dict[str, Any], str]:
+    """Return a slide as napari's layer tuple: one array-like a level, in um.
+
+    `seen` is what has been read of it already, so that the window need not.
+    """
+    patience = Patience(slide.pyramid())
+    if seen is not None:
+        patience.know(seen.coarsest, seen.slow)
+    data = patience.levels
     kwargs = {
         "name": slide.name,
         "rgb": True,
@@ -86,14 +94,30 @@ def slide_of(layer: Any) -> Slide | None:
     return found
 
 
-def add_slide(viewer: Viewer, slide: Slide) -> Image:
+def add_slide(viewer: Viewer, slide: Slide, seen: Seen | None = None) -> Image:
     """Show a slide below everything else, fill the canvas with it, show a scale bar."""
-    data, kwargs, _ = slide_layer_data(slide)
+    data, kwargs, _ = slide_layer_data(slide, seen)
     layer: Image = viewer.add_image(data, **kwargs)
     viewer.layers.move(viewer.layers.index(layer), 0)
     viewer.canvas.overlays.scale_bar.visible = True
     viewer.reset_view()
     return layer
+
+
+def read_patiently(layer: Image, seen: Seen, failed: Callable[[Any], None]) -> None:
+    """Follow how a slide's layer is read: in the background where its drive is slow."""
+    patience = patience_of(layer)
+    if patience is not None:
+        patience.know(seen.coarsest, seen.slow)
+        patience.serve(layer)
+        patience.failed.connect(failed)
+
+
+def stop_reading(layer: Image | None) -> None:
+    """Read no more for a layer that goes."""
+    patience = patience_of(layer)
+    if patience is not None:
+        patience.stop()
 
 
 def rescale(viewer: Viewer, slide: Slide) -> None:

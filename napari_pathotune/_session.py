@@ -20,7 +20,7 @@ from napari_pathotune._bus import Activity
 from napari_pathotune._loop import MapLoop
 from napari_pathotune._map_view import MapView
 from napari_pathotune._marking import Marking
-from napari_pathotune._opening import Opened, prepare
+from napari_pathotune._opening import Opened, Seen, look, prepare
 from napari_pathotune._ready import ReadyModel, load
 from napari_pathotune._warming import warm
 
@@ -120,14 +120,21 @@ class Session(Marking):
 
     # -- the slide ------------------------------------------------------------
 
-    def open(self, path: str | Path) -> None:
-        """Open a slide off the GUI thread; `slide_changed` or `failed` follows."""
-        from pathotune.slides.slide import open_slide
+    def open(self, path: str | Path, opening: Callable[[], Seen] | None = None) -> None:
+        """Open a slide off the GUI thread; `slide_changed` or `failed` follows.
+
+        `opening` waits for the slide where somebody has begun to open it already.
+        """
+
+        def start() -> Opened:
+            from pathotune.slides.slide import open_slide
+
+            return prepare(opening() if opening is not None else look(open_slide(path)))
 
         self.activity_changed.emit(Activity("Opening the slide"))
         self.run(
             "files",
-            lambda: prepare(open_slide(path)),
+            start,
             what="Opening the slide",
             where="slide",
             key="open",
@@ -205,11 +212,13 @@ class Session(Marking):
             return
         self.close_slide()
         self.slide = opened.slide  # ours already when its layer is inserted
-        self._take_slide(opened, _layers.add_slide(viewer, opened.slide))
+        layer = _layers.add_slide(viewer, opened.slide, opened.seen)
+        self._take_slide(opened, layer)
 
     def _take_slide(self, opened: Opened, layer: Image) -> None:
         self.slide = opened.slide
         self._layer = weakref.ref(layer)
+        _layers.read_patiently(layer, opened.seen, lambda error: self.fail("slide", error))
         self.recovered = opened.recovered
         self._take_annotations(opened.annotations, opened.journal)
         self.slide_changed.emit(self.slide)
@@ -224,7 +233,7 @@ class Session(Marking):
             return
         self.run(
             "files",
-            lambda: prepare(slide),
+            lambda: prepare(look(slide)),
             what="Opening the slide",
             where="slide",
             key="open",
@@ -246,6 +255,7 @@ class Session(Marking):
 
     def _on_removed(self, event: Any) -> None:
         if event.value is not None and event.value is self._layer():
+            _layers.stop_reading(event.value)
             self._forget_slide()
 
     def _forget_slide(self) -> None:
@@ -352,6 +362,7 @@ class Session(Marking):
             type(self)._all.pop(viewer, None)
         self._unsubscribe()
         self._close_journal()
+        _layers.stop_reading(self._layer())
         if self.slide is not None:
             self.slide.close()
         self.closed.emit()
