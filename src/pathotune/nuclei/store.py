@@ -8,6 +8,7 @@ million nuclei open at once and memory follows what is looked at.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,8 +104,53 @@ class NucleusStore:
             row = meta.row_group(group)
             for k, name in enumerate(("x0", "y0", "x1", "y1")):
                 stats = row.column(names[name]).statistics
-                boxes[group, k] = stats.min if k < 2 else stats.max
+                if stats is not None and stats.has_min_max:  # a run that found nothing has none
+                    boxes[group, k] = stats.min if k < 2 else stats.max
         return boxes
+
+    @property
+    def group_sizes(self) -> list[int]:
+        """How many nuclei each row group holds."""
+        meta = self._file.metadata
+        return [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of the measurements in this file."""
+        other = {"id", "class", "confidence", "outline", *PLACES}
+        return tuple(n for n in self._file.schema_arrow.names if n not in other)
+
+    def columns(self, names: list[str], group: int | None = None) -> Table:
+        """Return whole columns, of all nuclei or of one row group.
+
+        ``class`` comes as ``class codes``, int (n,), into ``class names``, a list.
+        """
+        import pyarrow as pa
+
+        read = self._file.read if group is None else functools.partial(self._read, group)
+        table = read(columns=names)
+        out: Table = {}
+        for name in names:
+            column = table.column(name)
+            if name == "class":
+                coded = column.combine_chunks().dictionary_encode()
+                if isinstance(coded, pa.ChunkedArray):
+                    coded = coded.combine_chunks()
+                out["class codes"] = coded.indices.to_numpy(zero_copy_only=False)
+                out["class names"] = [n or "Nucleus" for n in coded.dictionary.to_pylist()]
+            else:
+                out[name] = column.to_numpy()
+        return out
+
+    def _read(self, group: int, columns: list[str]) -> Any:
+        return self._file.read_row_group(group, columns)
+
+    def outlines(self, group: int) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return a row group's points, float32 (p, 2), and where rings begin, int64 (n + 1,)."""
+        column = self._file.read_row_group(group, ["outline"]).column(0).combine_chunks()
+        lengths = column.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64) // 2
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(-1, 2), starts
 
     def chunks(self, columns: list[str] | None = None) -> Iterator[Table]:
         """Yield all nuclei, one row group at a time."""
