@@ -2,7 +2,7 @@
 
 Usage: ``python benchmarks/nuclei_store.py [COUNT]``. The nuclei are made (ellipses of 32 points,
 2000 a tile) and written as the program writes them. Every question is asked through the index and
-by reading or comparing everything, alternating, in this one process; medians and ratios are printed.
+by reading or comparing everything, alternating, in this process; medians and ratios are printed.
 """
 
 from __future__ import annotations
@@ -56,17 +56,11 @@ def main() -> None:
             told = ratio(ours, plain)
             print(f"{name}: up to {rows} rows in {told}; outlines {ms(rings)}")
         at = nuclei.xy[rng.integers(0, count, ROUNDS)]
-        print(f"under the cursor     {ms([timed(lambda p=p: nuclei.at(*p), 1) for p in at])}")
         nuclei.nearest(0, 0)
-        print(
-            f"nearest 10           {ms([timed(lambda p=p: nuclei.nearest(*p, 10), 1) for p in at])}"
-        )
-        print(
-            f"density, new level   {ms([timed(lambda k=k: nuclei.density(k), 1) for k in range(9)])}"
-        )
-        print(
-            f"a measurement        {ms([timed(lambda m=m: nuclei.column(m), 1) for m in MEASURES])}"
-        )
+        tell("under the cursor", [timed(lambda p=p: nuclei.at(*p), 1) for p in at])
+        tell("nearest 10", [timed(lambda p=p: nuclei.nearest(*p, 10), 1) for p in at])
+        tell("density, new level", [timed(lambda k=k: nuclei.density(k), 1) for k in range(9)])
+        tell("a measurement", [timed(lambda m=m: nuclei.column(m), 1) for m in MEASURES])
         print(f"most memory          {peak():8.0f} MB")
 
 
@@ -107,6 +101,11 @@ def timed(call: object, rounds: int) -> float:
         call()
         took.append(time.perf_counter() - began)
     return statistics.median(took)
+
+
+def tell(name: str, took: list[float]) -> None:
+    """Print a line."""
+    print(f"{name:20} {ms(took)}")
 
 
 def ms(took: list[float]) -> str:

@@ -58,14 +58,16 @@ class Grid:
         c0, r0, c1, r1 = max(c0, 0), max(r0, 0), min(c1, across - 1), min(r1, down - 1)
         if (c1 - c0 + 1) * (r1 - r0 + 1) > 0.3 * across * down:
             return np.flatnonzero(_hit(self._boxes, x0, y0, x1, y1))
-        runs = [self._large]
+        runs = [self._large[:0]]
         if c1 >= c0:
             for row in range(r0, r1 + 1):
                 first = row * across
                 begin, end = self._start[first + c0], self._start[first + c1 + 1]
                 runs.append(self._order[begin:end])
-        near = np.unique(np.concatenate(runs))
-        return near[_hit(self._boxes[near], x0, y0, x1, y1)]
+        near = np.concatenate(runs)
+        near = near[_hit(self._boxes[near], x0, y0, x1, y1)]
+        large = self._large[_hit(self._boxes[self._large], x0, y0, x1, y1)]
+        return np.union1d(near, large) if len(large) else np.sort(near)
 
     def _corner(self, x: float, y: float) -> zip[tuple[float, float]]:
         return zip((x, y), self._low, strict=True)

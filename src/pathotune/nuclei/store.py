@@ -8,7 +8,6 @@ million nuclei open at once and memory follows what is looked at.
 
 from __future__ import annotations
 
-import functools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -127,23 +126,30 @@ class NucleusStore:
         """
         import pyarrow as pa
 
-        read = self._file.read if group is None else functools.partial(self._read, group)
-        table = read(columns=names)
-        out: Table = {}
-        for name in names:
-            column = table.column(name)
-            if name == "class":
-                coded = column.combine_chunks().dictionary_encode()
-                if isinstance(coded, pa.ChunkedArray):
-                    coded = coded.combine_chunks()
-                out["class codes"] = coded.indices.to_numpy(zero_copy_only=False)
-                out["class names"] = [n or "Nucleus" for n in coded.dictionary.to_pylist()]
-            else:
-                out[name] = column.to_numpy()
+        sizes = self.group_sizes
+        groups = range(len(sizes)) if group is None else [group]
+        total = sum(sizes[g] for g in groups)
+        # one row group at a time: read as a whole, a million nuclei pass a gigabyte
+        out: Table = {
+            n: np.empty(total, np.int64 if n == "id" else np.float32) for n in names if n != "class"
+        }
+        codes, known = np.zeros(total, np.int32), dict[str, int]()
+        done = 0
+        for g in groups:
+            table = self._file.read_row_group(g, columns=names)
+            for name in out:
+                out[name][done : done + sizes[g]] = table.column(name).to_numpy()
+            if "class" in names and sizes[g]:
+                coded = table.column("class").combine_chunks().dictionary_encode()
+                own = coded.dictionary.to_pylist()
+                own = [known.setdefault(n or "Nucleus", len(known)) for n in own]
+                part = coded.indices.fill_null(-1).to_numpy()
+                codes[done : done + sizes[g]] = np.array([*own, 0])[part]
+            done += sizes[g]
+        if "class" in names:
+            out |= {"class codes": codes, "class names": list(known)}
+        pa.default_memory_pool().release_unused()
         return out
-
-    def _read(self, group: int, columns: list[str]) -> Any:
-        return self._file.read_row_group(group, columns)
 
     def outlines(self, group: int) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return a row group's points, float32 (p, 2), and where rings begin, int64 (n + 1,)."""
