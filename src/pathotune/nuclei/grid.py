@@ -78,3 +78,12 @@ def _hit(boxes: NDArray[Any], x0: float, y0: float, x1: float, y1: float) -> NDA
     hit: NDArray[np.bool_] = (boxes[:, 0] <= x1) & (boxes[:, 2] >= x0)
     hit &= (boxes[:, 1] <= y1) & (boxes[:, 3] >= y0)
     return hit
+
+
+def counted(xy: NDArray[Any], step: float, far: tuple[float, float]) -> NDArray[np.int32]:
+    """Return how many points, (n, 2), lie in each square cell from 0, 0 to a far corner."""
+    across, down = (int(v / step) + 1 for v in far)
+    column = np.clip((xy[:, 0] * np.float32(1 / step)).astype(np.int32), 0, across - 1)
+    row = np.clip((xy[:, 1] * np.float32(1 / step)).astype(np.int32), 0, down - 1)
+    flat = np.bincount(row.astype(np.int64) * across + column, minlength=across * down)
+    return flat.reshape(down, across).astype(np.int32)

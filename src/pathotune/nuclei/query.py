@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from pathotune.events import PathotuneError
-from pathotune.nuclei.grid import Grid
+from pathotune.nuclei.grid import Grid, counted
 from pathotune.nuclei.pages import Pages
 from pathotune.nuclei.shape import centre, shape_measures
 from pathotune.nuclei.store import PLACES, NucleusStore
@@ -75,6 +75,7 @@ class Nuclei:
         self._pages = Pages(stay=path is not None)
         self._rings: dict[int, NDArray[Any]] = {}  # rows that lie in no file
         self._own: dict[int, dict[str, float]] = {}
+        self._room: dict[str, NDArray[Any]] = {}
         self._columns: OrderedDict[str, NDArray[Any]] = OrderedDict()
         self._grids: dict[tuple[int, str | None], NDArray[Any]] = {}
         self._tree: Any = None
@@ -144,14 +145,22 @@ class Nuclei:
     ) -> NDArray[np.int64]:
         first = len(self.ids)
 
-        def join(old: NDArray[Any], new: Any) -> NDArray[Any]:
-            new = np.asarray(new, old.dtype)
-            return np.concatenate([old, new]) if len(old) else new
+        def join(name: str, new: Any) -> None:
+            old = getattr(self, name)
+            base, size = self._room.get(name, old), first + len(new)
+            if len(base) < size:  # with room to spare: a thousand edits are not a thousand copies
+                spare = 0 if not first else first // 8 + 1000
+                base = np.empty((size + spare, *old.shape[1:]), old.dtype)
+                base[:first] = old
+                self._room[name] = base
+            base[first:size] = new
+            setattr(self, name, base[:size])
 
-        self.boxes, self.xy = join(self.boxes, boxes), join(self.xy, xy)
-        self.codes, self.confidence = join(self.codes, codes), join(self.confidence, confidence)
-        self.alive = join(self.alive, np.ones(len(ids), bool))
-        self.ids = join(self.ids, ids)
+        for name, new in (("boxes", boxes), ("xy", xy), ("codes", codes)):
+            join(name, new)
+        join("confidence", confidence)
+        join("alive", np.ones(len(ids), bool))
+        join("ids", ids)
         tail = len(self.ids) - self._grid.size
         if tail > max(2000, 0.1 * len(self.ids)):
             self._grid = Grid(self.xy, self.boxes)
@@ -316,10 +325,7 @@ class Nuclei:
                 code = self.classes.index(class_name) if class_name in self.classes else -1
                 keep = keep & (self.codes == code)
             xy = self.xy if keep.all() else self.xy[keep]
-            across, down = (int(v / step) + 1 for v in self.extent[2:])
-            place = np.clip((xy / step).astype(np.int64), 0, (across - 1, down - 1))
-            flat = np.bincount(place[:, 1] * across + place[:, 0], minlength=across * down)
-            grid = flat.reshape(down, across).astype(np.int32)
+            grid = counted(xy, step, self.extent[2:])
             self._grids[level, class_name] = grid
         return grid, step
 
@@ -335,9 +341,7 @@ class Nuclei:
     def hide(self, rows: Iterable[int], hidden: bool = True) -> None:
         """Hide rows, or show them again."""
         with self._lock:
-            alive = self.alive.copy()
-            alive[np.fromiter(rows, np.int64)] = not hidden
-            self.alive = alive
+            self.alive[np.fromiter(rows, np.int64)] = not hidden
             self._grids.clear()
             self._tree = None
 
@@ -373,11 +377,9 @@ class Nuclei:
         """Give rows a class: ``names[codes[i]]`` for ``rows[i]``, with a confidence of 0 to 1."""
         with self._lock:
             own = np.array([self.code(n) for n in names], np.uint16)
-            new, sure = self.codes.copy(), self.confidence.copy()
-            new[rows] = own[np.asarray(codes, np.int64)]
+            self.codes[rows] = own[np.asarray(codes, np.int64)]
             if confidence is not None:
-                sure[rows] = confidence
-            self.codes, self.confidence = new, sure
+                self.confidence[rows] = confidence
             self._grids.clear()
 
     def counts(self) -> dict[str, int]:
