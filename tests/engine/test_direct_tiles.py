@@ -20,6 +20,7 @@ from pathotune.slides.readers._pread import PlacedFile
 from pathotune.slides.readers.tiff import TiffReader
 from pathotune.slides.resample import area
 from pathotune.slides.sample import skin_slide
+from pathotune.slides.shrink import shrink
 from pathotune.slides.slide import open_slide
 from pathotune.slides.tile_cache import TILES, TileCache
 from pathotune.slides.view import View
@@ -144,9 +145,9 @@ def test_scaled_reading_uses_small_tiles_only_where_they_can_stand_for_pixels(mo
         used: list[int] = []
         read = slide.read_reduced
 
-        def watched(level, reduction, *box):
+        def watched(level, reduction, *box, exact):
             used.append(reduction)
-            return read(level, reduction, *box)
+            return read(level, reduction, *box, exact=exact)
 
         monkeypatch.setattr(slide, "read_reduced", watched)
         whole = read(0, 1, 0, 0, 2220, 2967)
@@ -160,6 +161,52 @@ def test_scaled_reading_uses_small_tiles_only_where_they_can_stand_for_pixels(mo
             assert used == [wanted], (x, downsample)
             want = area(whole, x, 960, downsample, downsample, n, n).astype(int)
             assert np.abs(got - want).mean() <= 1, (x, downsample)
+
+
+@pytest.mark.parametrize("coding", ["420", "422", "444"])
+@pytest.mark.parametrize("order", ["model first", "window first", "level 0 first"])
+def test_a_model_gets_the_mean_of_whole_tiles_whatever_the_window_has_read(
+    tmp_path, tissue, coding, order
+):
+    path = tmp_path / "x.tif"
+    write_tiles(path, [np.ascontiguousarray(tissue[:683, :877])], coding)
+    with open_slide(path, mpp=0.25) as slide:
+        whole = np.full((684, 878, 3), 255, np.uint8)
+        whole[:683, :877] = slide.read_level(0, 0, 0, 877, 683)
+        want = area(whole, 0, 0, 2, 2, 439, 342)
+        if order != "level 0 first":
+            TILES.forget(slide._reader._tiles._owner)
+        if order == "window first":
+            slide.read_reduced(0, 2, 0, 0, 439, 342)
+        assert np.array_equal(slide.read_scaled(0, 0, 0.5, 439, 342), want)
+        shown = slide.read_reduced(0, 2, 0, 0, 439, 342)
+        # colours that are halved across only are shrunk twice by the decoder
+        assert np.abs(shown.astype(int) - want).mean() <= (2 if coding == "422" else 1)
+        if order == "model first":
+            assert np.array_equal(shown, want)  # the window is given what the model had decoded
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_blocks_are_averaged_exactly(factor):
+    rng = np.random.default_rng(factor)
+    for h, w in ((64, 128), (240, 80), (8, 8)):
+        pixels = rng.integers(0, 256, (h, w, 4), np.uint8)
+        pixels[:16, :16] = 255
+        out = np.zeros((h // factor, w // factor, 3), np.uint8)
+        shrink(pixels, factor, out)
+        blocks = pixels[..., :3].reshape(h // factor, factor, w // factor, factor, 3)
+        assert np.array_equal(out, np.floor(blocks.astype(float).mean((1, 3)) + 0.5))
+    with pytest.raises(ValueError, match="shrink"):
+        shrink(pixels, factor, np.zeros((3, 3, 3), np.uint8))
+
+
+def test_sharp_colours_halved_both_ways_stay_within_a_grey_level(shared):
+    with open_slide(shared / "data/regions_crc_mosaic/crc_mosaic_dev.ome.tif") as slide:
+        w, h = slide.width // 2, slide.height // 2
+        want = slide.read_reduced(0, 2, 0, 0, w, h, exact=True)
+        TILES.forget(slide._reader._tiles._owner)
+        got = slide.read_reduced(0, 2, 0, 0, w, h)
+        assert np.abs(got.astype(int) - want).mean() <= 0.1
 
 
 def test_an_absent_tile_is_what_openslide_shows(tmp_path, tissue):

@@ -4,7 +4,8 @@ The source is a level of the file, or a level whose tiles the decoder gives at
 half, a quarter or an eighth of their size. Such a decoded pixel is the mean of
 its block, so it serves where the wanted pixels are made of whole blocks, or of
 so many that parts of one do not matter. Averaging what remains keeps a landmark
-in its place at every scale.
+in its place at every scale. For a model, which sees what no eye does, tiles are
+decoded whole and averaged exactly.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ _MISFIT = 1 / 16  # of a block, by which edges may miss its border and still cou
 
 
 def read_downsampled(
-    slide: Slide, x: float, y: float, downsample: float, width: int, height: int
+    slide: Slide,
+    x: float,
+    y: float,
+    downsample: float,
+    width: int,
+    height: int,
+    *,
+    exact: bool = False,
 ) -> NDArray[np.uint8]:
     """Return (height, width, 3) pixels that each span `downsample` level-0 pixels.
 
@@ -42,6 +50,9 @@ def read_downsampled(
         Level-0 pixels a pixel of the result.
     width, height : int
         Size of the result.
+    exact : bool
+        Every pixel is the mean of the pixels of tiles decoded whole; otherwise
+        the decoder may shrink them, to about one grey level.
     """
     fine = [
         i
@@ -55,8 +66,8 @@ def read_downsampled(
     reduction = 1
     if min(step_x, step_y) * _HAIR >= 2:
         for reduction in sorted(slide.reductions(number), reverse=True):
-            across = _blocks(left, step_x, width, reduction)
-            down = _blocks(top, step_y, height, reduction)
+            across = _blocks(left, step_x, width, reduction, exact)
+            down = _blocks(top, step_y, height, reduction, exact)
             if across is not None and down is not None:
                 (left, step_x), (top, step_y) = across, down
                 break
@@ -66,7 +77,8 @@ def read_downsampled(
         x0, y0 = int(np.floor(left + 1e-7)) - edge, int(np.floor(at + 1e-7)) - edge
         x1 = int(np.ceil(left + step_x * width - 1e-7)) + edge
         y1 = int(np.ceil(at + step_y * rows - 1e-7)) + edge
-        block = slide.read_reduced(number, reduction, x0, y0, max(1, x1 - x0), max(1, y1 - y0))
+        box = x0, y0, max(1, x1 - x0), max(1, y1 - y0)
+        block = slide.read_reduced(number, reduction, *box, exact=exact)
         return area(block, left - x0, at - y0, step_x, step_y, width, rows)
 
     # A whole slide of one level would not fit: averaged in bands, whose size is bounded.
@@ -80,10 +92,12 @@ def read_downsampled(
     return out
 
 
-def _blocks(first: float, step: float, count: int, size: int) -> tuple[float, float] | None:
+def _blocks(
+    first: float, step: float, count: int, size: int, exact: bool
+) -> tuple[float, float] | None:
     """Return corner and step in blocks of `size` pixels, or None where those cannot serve."""
     first, step = first / size, step / size
-    if size == 1 or step >= _BLOCKS:
+    if size == 1 or (step >= _BLOCKS and not exact):
         return first, step
     whole = round(step)
     misfit = max(abs(first - round(first)), abs(step - whole) * count)

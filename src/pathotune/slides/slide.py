@@ -198,12 +198,12 @@ class Slide:
             return self._reader.may_reduce(level)
 
     def read_reduced(
-        self, level: int, reduction: int, x: int, y: int, w: int, h: int
+        self, level: int, reduction: int, x: int, y: int, w: int, h: int, *, exact: bool = False
     ) -> NDArray[np.uint8]:
         """Return (h, w, 3) of a level shrunk by one of its `reductions`; white beyond it.
 
         The box is in shrunk pixels, each the mean of `reduction` x `reduction`
-        of the level's to about one grey level.
+        of the level's: to about one grey level, or to half of one if `exact`.
         """
         size = self.levels[level]
         x0, y0 = max(0, x), max(0, y)
@@ -215,7 +215,7 @@ class Slide:
                 pixels = self._reader.read(level, x0, y0, x1 - x0, y1 - y0)
             else:
                 box = x0, y0, x1 - x0, y1 - y0
-                pixels = self._reader.read_reduced(level, reduction, *box)
+                pixels = self._reader.read_reduced(level, reduction, *box, exact=exact)
         if self._correct is not None:
             pixels = self._correct(pixels)
         if pixels.shape[:2] == (h, w):
@@ -245,10 +245,9 @@ class Slide:
     ) -> NDArray[np.uint8]:
         """Return exactly (height, width, 3) pixels of `mpp` whose corner is at (x, y).
 
-        The next finer level, or its tiles decoded at a whole fraction of their
-        size, is averaged by area. On integer pyramids the result is within 1
-        grey level on the mean of reducing level 0 where levels were made by
-        averaging; JPEG levels add their own compression.
+        The next finer level is averaged by area, from tiles decoded whole, so
+        that a model's pixels do not hang on the decoder. On integer pyramids the
+        result is within 1 grey level on the mean of reducing level 0.
 
         Parameters
         ----------
@@ -259,13 +258,17 @@ class Slide:
         width, height : int
             Size of the result.
         """
-        return self.read_downsampled(x, y, mpp / self.need_mpp(), width, height)
+        downsample = mpp / self.need_mpp()
+        return self.read_downsampled(x, y, downsample, width, height, exact=True)
 
     def read_downsampled(
-        self, x: float, y: float, downsample: float, width: int, height: int
+        self, x: float, y: float, downsample: float, width: int, height: int, *, exact: bool = False
     ) -> NDArray[np.uint8]:
-        """Return (height, width, 3) pixels that each span `downsample` level-0 pixels."""
-        return read_downsampled(self, x, y, downsample, width, height)
+        """Return (height, width, 3) pixels that each span `downsample` level-0 pixels.
+
+        For the eye the decoder may shrink the tiles; `exact` averages whole ones.
+        """
+        return read_downsampled(self, x, y, downsample, width, height, exact=exact)
 
     def thumbnail(self, max_px: int = 1024) -> NDArray[np.uint8]:
         """Return the whole slide with its longer side at most `max_px` pixels."""

@@ -97,7 +97,7 @@ class TileCache:
             Called once a tile, from any of the threads. It must not keep the
             tile, whose memory will hold another.
         """
-        missing = [key for key in keys if not self._use_if_here(key, use)]
+        missing = [key for key in keys if not self.use_if_here(key, use)]
         todo = iter(missing)
         turn = threading.Lock()
         stop = threading.Event()
@@ -142,16 +142,8 @@ class TileCache:
             self._make_room(shape[0] * shape[1] * shape[2])
             return self._memory.take(shape)
 
-    def forget(self, owner: Hashable) -> None:
-        """Give up all tiles of an owner, the first part of their keys."""
-        with self._lock:
-            for key in [k for k in self._tiles if k[0] == owner]:
-                self._bytes -= self._tiles.pop(key).nbytes
-            for key in [k for k in self._coming if k[0] == owner]:
-                del self._coming[key]
-            self._memory.clear()
-
-    def _use_if_here(self, key: Key, use: Use) -> bool:
+    def use_if_here(self, key: Key, use: Use) -> bool:
+        """Hand a tile to `use` if it is kept, and return whether it was; see `each`."""
         with self._lock:
             kept = self._tiles.get(key)
             if kept is None:
@@ -163,6 +155,15 @@ class TileCache:
         finally:
             self._give_back(kept)
         return True
+
+    def forget(self, owner: Hashable) -> None:
+        """Give up all tiles of an owner, the first part of their keys."""
+        with self._lock:
+            for key in [k for k in self._tiles if k[0] == owner]:
+                self._bytes -= self._tiles.pop(key).nbytes
+            for key in [k for k in self._coming if k[0] == owner]:
+                del self._coming[key]
+            self._memory.clear()
 
     def _borrow(self, key: Key, make: Make) -> _Kept:
         with self._lock:

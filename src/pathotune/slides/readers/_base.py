@@ -78,15 +78,17 @@ class Reader(ABC):
         return len(self.reductions(level)) > 1
 
     def read_reduced(
-        self, level: int, reduction: int, x: int, y: int, width: int, height: int
+        self, level: int, reduction: int, x: int, y: int, width: int, height: int, *, exact: bool
     ) -> NDArray[np.uint8]:
         """Return (height, width, 3) of a level shrunk by one of its `reductions`.
 
         Each pixel is the mean of `reduction` x `reduction` pixels of the level,
-        to about one grey level; those beyond its borders count as white. The
-        box is in shrunk pixels and lies inside the level, whose size is rounded
-        up. Safe to call from several threads.
+        to half a grey level if `exact` is wanted and to about one otherwise;
+        those beyond its borders count as white. The box is in shrunk pixels and
+        lies inside the level, whose size is rounded up. Safe to call from
+        several threads.
         """
+        del exact
         if reduction != 1:
             raise ValueError(f"{self.vendor} files cannot be read {reduction} times smaller")
         return self.read(level, x, y, width, height)

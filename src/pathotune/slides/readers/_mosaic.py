@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def mosaic(
-    owner: Hashable, level: tuple[int, int], tile: tuple[int, int], box: Box, make: Make
+    owner: Hashable, level: tuple[Hashable, Hashable], tile: tuple[int, int], box: Box, make: Make
 ) -> NDArray[np.uint8]:
     """Return the pixels of a box that tiles cover, from the cache where they are in it.
 
@@ -31,8 +31,8 @@ def mosaic(
     ----------
     owner : hashable
         Whose tiles they are, as `TILES.forget` is told.
-    level : (int, int)
-        Number of the level, and by how much its tiles are shrunk.
+    level : (hashable, hashable)
+        Number of the level, and how its tiles are made.
     tile : (width, height)
         Of a whole tile; the last of a row or column may be smaller if it
         covers the box.

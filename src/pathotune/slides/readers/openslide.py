@@ -90,17 +90,17 @@ class OpenSlideReader(Reader):
         return self._tiles is not None and level in self._tiles.levels
 
     def read_reduced(
-        self, level: int, reduction: int, x: int, y: int, width: int, height: int
+        self, level: int, reduction: int, x: int, y: int, width: int, height: int, *, exact: bool
     ) -> NDArray[np.uint8]:
-        """Decode tiles at a smaller size."""
+        """Decode tiles at a smaller size, or whole and average them."""
         if self._tiles is not None and reduction in self._tiles.reductions(level):
-            return self._tiles.read(level, reduction, x, y, width, height)
-        return super().read_reduced(level, reduction, x, y, width, height)
+            return self._tiles.read(level, reduction, x, y, width, height, exact=exact)
+        return super().read_reduced(level, reduction, x, y, width, height, exact=exact)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Read level pixels: JPEG tiles directly, else squares that are kept for the next time."""
         if self._tiles is not None and self._tiles.reductions(level):
-            return self._tiles.read(level, 1, x, y, width, height)
+            return self._tiles.read(level, 1, x, y, width, height, exact=True)
         if abs(self._downsamples[level] - round(self._downsamples[level])) > _HAIR:
             # places between level-0 pixels: read in one piece, they are off by the same fraction
             return self._region(level, x, y, width, height)

@@ -212,17 +212,17 @@ class TiffReader(Reader):
         return (self._tiles.reductions(level) if self._tiles else ()) or (1,)
 
     def read_reduced(
-        self, level: int, reduction: int, x: int, y: int, width: int, height: int
+        self, level: int, reduction: int, x: int, y: int, width: int, height: int, *, exact: bool
     ) -> NDArray[np.uint8]:
-        """Decode tiles at a smaller size."""
+        """Decode tiles at a smaller size, or whole and average them."""
         if self._tiles is not None and reduction in self._tiles.reductions(level):
-            return self._tiles.read(level, reduction, x, y, width, height)
-        return super().read_reduced(level, reduction, x, y, width, height)
+            return self._tiles.read(level, reduction, x, y, width, height, exact=exact)
+        return super().read_reduced(level, reduction, x, y, width, height, exact=exact)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
         """Return 8-bit RGB of a box of a level."""
         if self._tiles is not None and self._tiles.reductions(level):
-            return self._tiles.read(level, 1, x, y, width, height)
+            return self._tiles.read(level, 1, x, y, width, height, exact=True)
         return self._decoded(level, x, y, width, height)
 
     def _decoded(self, level: int, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
