@@ -242,6 +242,74 @@ def reading_the_map(studio: Studio) -> None:
         studio.take("classify-ready-made")
 
 
+def a_better_model(studio: Studio) -> None:
+    """The second speed: its settings, learning, the verdict, both maps; and an overlap."""
+    session = studio.session
+    session.use_bundle(None)
+    studio.until(lambda: session.bundle is None and session.loop.evaluation is not None)
+    studio.until(lambda: session.jobs.idle)
+    better = studio.dock("tune").better
+    studio.until(lambda: better._methods)
+
+    def show(widget: Any) -> None:
+        area = better
+        while area is not None and not isinstance(area, QScrollArea):
+            area = area.parentWidget()
+        studio.settle(0.3)
+        if area is not None:
+            area.ensureWidgetVisible(widget, 0, 0)
+
+    from qtpy.QtWidgets import QScrollArea
+
+    better.settings.expand(animate=False)
+    show(better.form)
+    studio.take("tune-settings")
+    for name, value in (("epochs", 6), ("limit", 32)):
+        better.form._fields[name][0].setValue(value)
+    better.settings.collapse(animate=False)
+    better.preview.setChecked(True)
+    better.improve.click()
+    studio.until(lambda: len(better.tuning.curve) > 8)
+    show(better.cancel)
+    studio.take("tune-learning")
+    studio.until(lambda: better.tuning.state == "done")
+    show(better.use)
+    studio.take("tune-learnt")
+    better.compare.click()
+    compared = better.comparison
+    studio.until(lambda: compared.differing is not None and session.jobs.idle)
+    studio.settle(2.0)
+    show(better.differing)
+    studio.take("tune-swipe")
+    better.mode.setCurrentIndex(2)
+    studio.until(lambda: session.jobs.idle)
+    studio.settle(1.0)
+    show(better.differing)
+    studio.take("tune-differences")
+    better.compare.click()
+    better.forget.click()
+    an_overlap(studio)
+
+
+def an_overlap(studio: Studio) -> None:
+    """Regions of two classes on the same tissue."""
+    import shapely
+
+    from pathotune.marks.annotations import Annotation, new_id
+
+    session = studio.session
+    annotate = studio.dock("annotate")
+    stroma = next(a for a in session.annotations.items if a.class_name == "Stroma")
+    left, top, right, bottom = stroma.geometry.bounds
+    across = shapely.box((left + right) / 2, top, right + (right - left) / 2, bottom)
+    session.annotations.add(Annotation(new_id(), "Muscle", "rectangle", across))
+    studio.until(lambda: annotate.overlap.overlaps.found and session.jobs.idle)
+    annotate.overlap.look.click()
+    studio.take("annotate-overlap")
+    session.annotations.undo()
+    studio.viewer.reset_view()
+
+
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -257,6 +325,7 @@ def main() -> None:
         the_sample(studio)
         marking(studio)
         reading_the_map(studio)
+        a_better_model(studio)
         studio.viewer.close()
     made = [*args.out.glob("*-dark.png"), *args.out.glob("*-light.png")]
     total = sum(p.stat().st_size for p in made)

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QScrollArea,
     QSizePolicy,
     QSlider,
@@ -29,14 +28,15 @@ from napari_pathotune import _forms as forms
 from napari_pathotune._compare import Comparison
 from napari_pathotune._curve_view import CurveView
 from napari_pathotune._overlaps import OverlapRow
+from napari_pathotune._preview import Preview
 from napari_pathotune._settings_form import SettingsForm
+from napari_pathotune._task_words import TaskWords
 from napari_pathotune._tuning import Asked, Tuning
 
 if TYPE_CHECKING:
     from napari_pathotune._session import Session
 
 FIRST = "pathotune"  # the method that stands first in the list
-PREVIEW_NAME = "Preview of the better model"
 MODES = (
     ("swipe", "Swipe: fast model left, better one right"),
     ("better", "The better model's map"),
@@ -86,14 +86,13 @@ class BetterModel(QWidget):
         self.comparison = Comparison(session)
         self._methods: list[Method] = []
         self._listed_for = ""
-        self._own_words = False
         self._seen_state = "idle"
-        self._preview: Any = None
+        self._preview = Preview(session)
         self._build()
         forms.listen(
             self,
             (self.tuning.changed, self.refresh),
-            (self.tuning.previewed, self._on_preview),
+            (self.tuning.previewed, self._preview.show),
             (self.comparison.changed, self.refresh),
             (session.model_changed, self.refresh),
             (session.annotations_changed, self.refresh),
@@ -109,9 +108,7 @@ class BetterModel(QWidget):
         self.method.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.method.currentIndexChanged.connect(self._on_method)
         self.about = forms.line()
-        self.words = QLineEdit()
-        self.words.setToolTip("The task in words: stain, organ, classes. The method reads it.")
-        self.words.textEdited.connect(self._on_words)
+        self.words = TaskWords()
         self.form = SettingsForm()
         self.settings = forms.fold("Settings (none need touching)")
         self.settings.addWidget(self.form)
@@ -120,7 +117,10 @@ class BetterModel(QWidget):
         self.curve = CurveView()
         self.state = forms.line()
         self.preview = QCheckBox("Show on the screen what it has learnt")
-        self.preview.setToolTip("Now and then, for a tenth of the time at most")
+        self.preview.setToolTip(
+            "A square in the middle of the screen, drawn now and then by the best so far; "
+            "the fast model's map is hidden meanwhile"
+        )
         self.preview.toggled.connect(self._on_wants_preview)
         self.improve = forms.small("Improve with", "", self.start)
         self.stop = forms.button(
@@ -165,7 +165,7 @@ class BetterModel(QWidget):
         chosen = self._chosen()
         if chosen is not None and chosen.reason is None:
             self.comparison.end()
-            words = self.words.text().strip() if chosen.reads_words else ""
+            words = self.words.text() if chosen.reads_words else ""
             self.tuning.start(Asked(chosen.key, self.form.values(), words))
 
     def _use(self) -> None:
@@ -196,9 +196,6 @@ class BetterModel(QWidget):
             self.form.show_settings(*chosen.configs)
         self.refresh()
 
-    def _on_words(self, text: str) -> None:
-        self._own_words = bool(text.strip())
-
     def _on_mode(self, _index: int) -> None:
         self.comparison.set_mode(self.mode.currentData())
         self.refresh()
@@ -206,7 +203,7 @@ class BetterModel(QWidget):
     def _on_wants_preview(self, on: bool) -> None:
         self.tuning.wants_preview = on
         if not on:
-            self._on_preview(None)
+            self._preview.show(None)
 
     # ---- what happened --------------------------------------------------------------------
 
@@ -247,27 +244,6 @@ class BetterModel(QWidget):
         self.method.blockSignals(False)
         self._on_method(self.method.currentIndex())
 
-    def _on_preview(self, classmap: Any) -> None:
-        from napari_pathotune import _layers
-
-        viewer, slide = self.session.viewer, self.session.slide
-        layer, self._preview = self._preview, None
-        if viewer is None:
-            return
-        if layer is not None and layer in viewer.layers:
-            viewer.layers.remove(layer)
-        if classmap is None or slide is None:
-            return
-        self._preview = _layers.add_labels(
-            viewer,
-            slide,
-            classmap.labels,
-            name=PREVIEW_NAME,
-            place=_layers.grid_place(slide, classmap.step, classmap.origin),
-            opacity=self.session.view.opacity,
-        )
-        self._preview.colormap = _layers.class_colours(tuple(classmap.colours))
-
     def refresh(self, *_: Any) -> None:
         """Show what can be done now and what came of it."""
         session, tuning = self.session, self.tuning
@@ -282,10 +258,8 @@ class BetterModel(QWidget):
         self.method.setEnabled(not busy)
         self.words.setVisible(chosen is not None and chosen.reads_words)
         self.words.setEnabled(not busy)
+        self.words.follow(session)
         self.settings.setEnabled(not busy)
-        if not self._own_words:
-            self.words.setText(_sentence(session))
-            self.words.setCursorPosition(0)
         self.curve.setVisible(bool(tuning.curve))
         self.curve.show_curve(tuning.curve)
         self.preview.setVisible(busy)
@@ -296,7 +270,10 @@ class BetterModel(QWidget):
         self.settings.setVisible(not busy)
         self.improve.setToolTip(why or "Learn from the marked regions in the background")
         self.stop.setVisible(busy)
-        self.stop.setEnabled(tuning.state == "learning")
+        self.stop.setEnabled(tuning.state == "learning" and bool(tuning.curve))
+        self.stop.setToolTip(
+            "The best model so far is kept" if tuning.curve else "Nothing has been learnt yet"
+        )
         self.cancel.setVisible(busy)
         self.use.setVisible(there and not busy)
         self.use.setText(
@@ -357,7 +334,7 @@ class BetterModel(QWidget):
             return "A model that was learnt here before is kept. Take it up, or learn anew."
         if tuning.bundle is not None:
             found = tuning.verdict
-            return str(found["text"]) if found else "Stopped before it could be judged."
+            return _told(found) if found else "Stopped before it could be judged."
         if why:
             return why
         n = sum(a.class_name is not None for a in self.session.annotations.items)
@@ -374,8 +351,7 @@ def _add_row(column: QVBoxLayout, *widgets: QWidget) -> None:
     column.addLayout(row)
 
 
-def _sentence(session: Session) -> str:
-    from pathotune.models.text import sentence
-
-    names = sorted({a.class_name for a in session.annotations.items if a.class_name})
-    return sentence(names) if names else ""
+def _told(verdict: Any) -> str:
+    """Return a verdict with what it comes to in bold."""
+    head, colon, rest = str(verdict["text"]).partition(":")
+    return f"<b>{head}</b>{colon}{rest}"

@@ -2,7 +2,8 @@
 
 Two lines are enough to see whether it still learns and whether it has begun to
 learn by heart. The regions kept apart are the line that counts, so it is the
-strong one, and the best pass is marked on it.
+strong one, and the best pass is marked on it. A dotted line is the F1 on them, from 0 at
+the bottom to 1 at the top.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 80
 LEARNT, APART = QColor(230, 159, 0), QColor(86, 180, 233)  # Okabe-Ito orange and sky blue
+SCORE = QColor(0, 158, 115)  # and bluish green
 
 
 class CurveView(QWidget):
@@ -28,6 +30,7 @@ class CurveView(QWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._runs: list[list[EpochDone]] = []
+        self._last: EpochDone | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setFixedHeight(HEIGHT)
 
@@ -38,7 +41,7 @@ class CurveView(QWidget):
     def show_curve(self, passes: Sequence[EpochDone]) -> None:
         """Show these passes."""
         self._runs = split_runs(passes)
-        last = next((p for p in reversed(passes) if p.held_out_f1 is not None), None)
+        self._last = last = next((p for p in reversed(passes) if p.held_out_f1 is not None), None)
         self.setToolTip(
             "Loss on the regions that are learnt and on those kept apart; lower is better."
             + (f"\nF1 on the regions kept apart: {last.held_out_f1:.2f}" if last else "")
@@ -54,12 +57,15 @@ class CurveView(QWidget):
         metrics = painter.fontMetrics()
         base = metrics.height() + 4
         x = 2
-        for colour, word in ((APART, "kept apart"), (LEARNT, "learnt")):
+        names = [(APART, "loss, kept apart"), (LEARNT, "learnt")]
+        if self._last is not None:
+            names.append((SCORE, f"F1 {self._last.held_out_f1:.2f}"))
+        for colour, word in names:
             painter.setPen(QPen(colour, 2.5))
             painter.drawLine(x, base // 2, x + 16, base // 2)
             painter.setPen(text)
             painter.drawText(x + 21, metrics.ascent() + 1, word)
-            x += 30 + metrics.horizontalAdvance(word) + 12
+            x += 21 + metrics.horizontalAdvance(word) + 10
         values = [v for run in self._runs for p in run for v in _losses(p) if v is not None]
         total = sum(len(run) for run in self._runs)
         if not values or total < 2:
@@ -87,6 +93,13 @@ class CurveView(QWidget):
                 ]
                 painter.setPen(QPen(colour, thick))
                 painter.drawPolyline(QPolygonF(points))
+            scores = [
+                QPointF(at(place + i, low).x(), base + height * (1 - p.held_out_f1))
+                for i, p in enumerate(run)
+                if p.held_out_f1 is not None
+            ]
+            painter.setPen(QPen(SCORE, 1.6, Qt.PenStyle.DotLine))
+            painter.drawPolyline(QPolygonF(scores))
             judged = [
                 (p.held_out_loss, i) for i, p in enumerate(run) if p.held_out_loss is not None
             ]

@@ -8,6 +8,7 @@ differ. Nobody has to open it: the defaults are meant to be left alone.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 from qtpy.QtWidgets import (
@@ -49,7 +50,14 @@ class SettingsForm(QWidget):
     def values(self) -> dict[str, Any]:
         """Return what differs from the defaults."""
         found = {name: _value(widget) for name, (widget, _) in self._fields.items()}
-        return {n: v for n, v in found.items() if v != self._fields[n][1]}
+        return {n: v for n, v in found.items() if not _same(v, self._fields[n][1])}
+
+
+def _same(value: Any, default: Any) -> bool:
+    """Whether a value is the default, as far as a field can show it."""
+    if isinstance(default, float):
+        return math.isclose(value, default, rel_tol=1e-6)
+    return bool(value == default)
 
 
 def _widget(field: dataclasses.Field[Any]) -> QWidget:
@@ -68,10 +76,13 @@ def _widget(field: dataclasses.Field[Any]) -> QWidget:
         whole = QSpinBox()
         whole.setRange(int(facts.get("min", 0)), int(facts.get("max", 1_000_000)))
         whole.setValue(default)
+        if default == whole.minimum() and default <= 0:
+            whole.setSpecialValueText("automatic")
         return whole
     number = QDoubleSpinBox()
-    number.setDecimals(4)
-    number.setSingleStep(max(abs(float(default)) / 10, 0.001))
+    size = abs(float(default))
+    number.setDecimals(max(2, 1 - math.floor(math.log10(size))) if size else 4)  # 0.00001 too
+    number.setSingleStep(size / 10 or 0.01)
     number.setRange(float(facts.get("min", 0.0)), float(facts.get("max", 1e6)))
     number.setValue(float(default))
     return number

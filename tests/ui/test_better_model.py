@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 
 import numpy as np
@@ -11,7 +12,12 @@ import pytest
 from napari_pathotune import _better_model, _model_file
 from napari_pathotune._better_model import BetterModel, methods
 from napari_pathotune._curve_view import split_runs
+from napari_pathotune._preview import NAME as PREVIEW
+from napari_pathotune._settings_form import SettingsForm
 from pathotune.events import EpochDone, PathotuneError, Progress
+from pathotune.learn.settings import Training
+from pathotune.models.bundle import ModelBundle
+from pathotune.models.tuning import full
 from pathotune.places import data_dir
 
 
@@ -49,16 +55,21 @@ def taught(panel, monkeypatch):
     best = other_way_round(panel.session)
 
     def train(sources, *, stop, keep, **how):
-        asked.update(how, sources=sources)
+        asked.update(how, sources=sources, slide=sources[0][0])
         for epoch in range(10):
             loss = float("nan") if epoch == 0 else 1.0 / epoch
             yield EpochDone(epoch, 10, loss, 1.0 / (1 + epoch), 0.7, best)
             best.save(keep)
-            for _ in range(5):
-                if stop():
-                    return best
-                time.sleep(asked.get("pause", 0.001))
-                yield Progress(epoch, 10, "Learning")
+            try:
+                for _ in range(5):
+                    if stop():
+                        return best
+                    time.sleep(asked.get("pause", 0.001))
+                    yield Progress(epoch, 10, "Learning")
+            except GeneratorExit:
+                asked["closed"] = threading.current_thread()
+                asked["slide"].read(asked["slide"].bounds)  # it is still open
+                raise
         return best
 
     monkeypatch.setattr("pathotune.learn.train.train", train)
@@ -78,8 +89,8 @@ def test_every_method_is_offered_and_one_that_cannot_serve_says_why(quick, panel
 
 def test_it_learns_and_tells_and_switches_nothing(panel, taught, wait_until):
     session = panel.session
-    panel.words.setText("A task in my own words.")
-    panel._on_words("A task in my own words.")
+    assert "Blue, Red" in panel.words.text()  # until it is changed it follows the marks
+    panel.words.edit.setPlainText("A task in my\nown words.")
     panel.method.setCurrentIndex([m.key for m in panel._methods].index("pathotune"))
     panel.form._fields["prompts"][0].setValue(5)
     panel.improve.click()
@@ -116,6 +127,59 @@ def test_cancel_is_at_once_and_leaves_what_was_learnt_on_offer(panel, taught, wa
     assert panel.tuning.bundle is not None and panel.improve.isVisible()
     panel.forget.click()
     assert panel.tuning.state == "idle" and not panel.use.isVisible()
+
+
+def test_the_slide_may_go_while_it_learns(panel, taught, patches, wait_until):
+    session, taught["pause"] = panel.session, 0.05
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.curve)
+    session.close_slide()
+    assert panel.tuning.state == "idle" and panel.tuning.bundle is None
+    wait_until(lambda: "closed" in taught and session.jobs.idle)
+    assert taught["closed"] is not threading.main_thread()
+    session.open(patches)  # what had been learnt is offered again
+    wait_until(lambda: session.slide is not None and panel.tuning.left_behind is not None)
+    panel.use.click()
+    wait_until(lambda: panel.tuning.bundle is not None)
+    assert session.bundle is None
+
+
+def test_the_window_may_be_closed_while_it_learns(panel, taught, wait_until):
+    session, taught["pause"] = panel.session, 0.05
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.curve)
+    kept = data_dir() / "tuned" / f"{session.slide.fingerprint}.safetensors"
+    began = time.monotonic()
+    session.close()
+    assert time.monotonic() - began < 2 and "closed" in taught  # its thread has ended
+    assert ModelBundle.load(kept, check=False).classes == ("Blue", "Red")
+
+
+def test_stopping_waits_for_something_to_keep(panel, taught, monkeypatch, wait_until):
+    taught["pause"] = 0.05
+    panel.improve.click()
+    assert panel.stop.isVisible() and not panel.stop.isEnabled() and panel.cancel.isEnabled()
+    wait_until(lambda: panel.stop.isEnabled())
+    panel.cancel.click()
+
+
+def test_a_look_at_what_it_has_learnt_hides_the_other_map(panel, taught, wait_until):
+    session, taught["pause"] = panel.session, 0.03
+    panel.preview.setChecked(True)
+    panel.improve.click()
+    wait_until(lambda: PREVIEW in session.viewer.layers, what="the look")
+    assert not session.view.layer.visible
+    panel.cancel.click()
+    assert PREVIEW not in session.viewer.layers and session.view.layer.visible
+
+
+def test_settings_show_what_they_are(panel):
+    form = SettingsForm()
+    form.show_settings(full.Config, Training)
+    assert float(form._fields["rate"][0].text()) == 1e-5 and form.values() == {}
+    assert form._fields["epochs"][0].text() == "automatic"
+    form._fields["rate"][0].setValue(2e-5)
+    assert form.values() == {"rate": 2e-5}
 
 
 def test_an_error_is_told_in_the_panel(panel, monkeypatch, wait_until):

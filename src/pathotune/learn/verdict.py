@@ -64,10 +64,11 @@ def words(tuned: list[float], fast: list[float], by: str, whole: bool) -> dict[s
     gain = np.array(tuned) - np.array(fast)
     mean, spread = float(gain.mean()), float(gain.std(ddof=1)) if len(gain) > 1 else np.inf
     kept = "tiles" if whole else by
-    numbers = (
-        f"macro-F1 {np.mean(tuned):.2f} against {np.mean(fast):.2f} on {kept} kept apart, "
-        f"{len(gain)} repeat{'s' if len(gain) > 1 else ''}"
-    )
+    numbers = f"macro-F1 {np.mean(tuned):.2f} against {np.mean(fast):.2f} on {kept} kept apart"
+    if len(gain) > 1:
+        numbers += f"; difference {mean:+.2f}, spread over {len(gain)} repeats {spread:.2f}"
+    else:
+        numbers += "; one repeat, which shows no spread"
     if mean > max(spread, 0.005):
         word, text = "better", f"Better than the fast model: {numbers}."
     elif mean < -max(spread, 0.005):
