@@ -6,6 +6,9 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +19,8 @@ from pathotune.models import extract, runtime
 from pathotune.models.backbones import load_backbone
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.cards import DEFAULT_ID, card
+from pathotune.models.engines import apart, choice, compiled, openvino, trust
 from pathotune.models.engines import batch as batch_of
-from pathotune.models.engines import choice, compiled, openvino, trust
 from pathotune.models.features import FeatureStore, box_mean
 from pathotune.models.tuning.linear import LinearHead
 from pathotune.slides.sample import sample_slide
@@ -141,6 +144,59 @@ print(backbone.engine.name.split(",")[0], "torch" in sys.modules, threading.acti
     assert ran[0][1] == "True"
     assert ran[1][1:4] == ["False", "1", "False"]
     assert float(ran[0][4]) == pytest.approx(float(ran[1][4]), rel=1e-6)
+
+
+def in_a_thread(work):
+    """Run something as a window does, beside the main thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+@needs_openvino
+def test_beside_a_window_another_process_converts(tiny_card, fresh, monkeypatch):
+    expected = load_backbone(tiny_card).tokens(tiles(2))
+    monkeypatch.setattr(openvino, "convert", lambda *_: pytest.fail("converted here"))
+    monkeypatch.setattr(apart.subprocess, "run", counted := Counted(subprocess.run))
+    for _ in range(2):
+        extract._loaded.clear()
+        # (where torch is faster with so small a network, that is the verdict that comes back)
+        backbone = in_a_thread(lambda: extract.backbone_for(tiny_card, "cpu"))
+        assert backbone.engine.name.startswith(("OpenVINO", "torch"))
+        assert trust.change(expected, backbone.tokens(tiles(2))) <= 2 * trust.LIMIT
+    assert counted.times == 1  # the second time it is there
+    assert len(list(fresh.glob("*/" + compiled.ABOUT))) == 1
+
+
+class Counted:
+    def __init__(self, call):
+        self.call, self.times = call, 0
+
+    def __call__(self, *args, **kwargs):
+        self.times += 1
+        return self.call(*args, **kwargs)
+
+
+@needs_openvino
+@pytest.mark.parametrize("trouble", ["no second Python", "it ends at once", "another card"])
+def test_where_no_other_process_converts_this_one_does(tiny_card, fresh, monkeypatch, trouble):
+    monkeypatch.setattr(openvino, "_timed_torch", lambda g, t, n: (_torch(g, t), 9.0))
+    if trouble == "no second Python":
+        monkeypatch.setattr(sys, "executable", str(fresh / "python"))
+    elif trouble == "it ends at once":
+        ended = SimpleNamespace(returncode=1, stderr="Killed")
+        monkeypatch.setattr(apart.subprocess, "run", lambda *_, **__: ended)
+    else:
+        tiny_card = replace(tiny_card, source=None)
+    backbone = in_a_thread(lambda: extract.backbone_for(tiny_card, "cpu"))
+    assert backbone.engine.name.startswith("OpenVINO")
+    assert backbone.notes() == []
+
+
+@needs_openvino
+def test_a_card_that_has_changed_meanwhile_is_not_converted_apart(tiny_card, fresh):
+    wrong = replace(tiny_card, mpp=tiny_card.mpp * 2)
+    assert not apart.convert_apart(wrong, fresh / "x", False, 1)
+    assert not (fresh / "x").exists()
 
 
 def test_without_openvino_torch_computes(tiny_card, monkeypatch):

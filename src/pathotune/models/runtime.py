@@ -182,12 +182,16 @@ def leave_a_core(leave: bool | None) -> None:
     _leave_a_core = leave
 
 
+def beside_a_window() -> bool:
+    """Tell whether this thread computes beside a window that must not be held up."""
+    if _leave_a_core is not None:
+        return _leave_a_core
+    return threading.current_thread() is not threading.main_thread()
+
+
 def thread_limit() -> int:
     """Return the number of threads that a computation may use."""
-    leave = _leave_a_core
-    if leave is None:
-        leave = threading.current_thread() is not threading.main_thread()
-    return max(1, cores() - 1) if leave else cores()
+    return max(1, cores() - 1) if beside_a_window() else cores()
 
 
 def threads_here() -> int:

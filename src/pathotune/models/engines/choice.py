@@ -2,7 +2,8 @@
 
 On a processor that is OpenVINO, in 16-bit numbers where the processor has them
 and the network bears them; torch where OpenVINO is absent, fails or is slower.
-What was found out once about a card is remembered with its converted graphs.
+What was found out once about a card is remembered with its converted graphs. Beside
+a window a process of its own converts (`apart`).
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from pathotune.events import Note
 from pathotune.models import runtime
-from pathotune.models.engines import compiled, openvino
+from pathotune.models.engines import apart, compiled, openvino
 from pathotune.models.engines.eager import EagerEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from pathotune.models.cards import ModelCard
     from pathotune.models.engines import Engine
@@ -42,21 +44,32 @@ def choose(card: ModelCard, device: str, load: Callable[[], Networks]) -> tuple[
     half = runtime.has_bf16() and not exact
     folder = compiled.folder(card.hash(), half)
     try:
-        if (folder / compiled.ABOUT).is_file():
-            try:
-                engine = openvino.load(folder)
-                compiled.touch(folder)
-                return engine, []
-            except (OSError, ValueError, KeyError, RuntimeError):
-                pass  # cut short or of another make: made anew
-        networks, projection = load()
         threads = runtime.threads_here()
+        engine = _kept(folder)
+        if engine is None and runtime.beside_a_window():
+            if apart.convert_apart(card, folder, half, threads):
+                engine = _kept(folder)
+        if engine is not None:
+            return engine, []
+        networks, projection = load()
         try:
             return openvino.convert(card, networks, projection, folder, half, threads), []
         except (openvino.NotFaster, ImportError, OSError) as why:  # installed, but it does not load
             return EagerEngine(card, where, networks, projection), [_told(card, why)]
     except (openvino.NotFaster, ImportError) as why:
         return EagerEngine(card, where, *load()), [_told(card, why)]
+
+
+def _kept(folder: Path) -> Engine | None:
+    """Return what was converted before, if it is there and whole."""
+    if not (folder / compiled.ABOUT).is_file():
+        return None
+    try:
+        engine = openvino.load(folder)
+    except (OSError, ValueError, KeyError, RuntimeError):
+        return None  # cut short or of another make: made anew
+    compiled.touch(folder)
+    return engine
 
 
 def _told(card: ModelCard, why: Exception) -> Note:
