@@ -14,6 +14,7 @@ from qtpy.QtCore import QThread, QTimer
 
 from napari_pathotune._annotate_dock import AnnotateDock
 from napari_pathotune._classify_dock import ClassifyDock
+from napari_pathotune._nuclei_dock import NucleiDock
 from napari_pathotune._session import Session
 from napari_pathotune._slide_dock import SlideDock
 from napari_pathotune._tune_dock import TuneDock
@@ -31,7 +32,7 @@ NO_LAYER: list[LayerTuple] = [(None,)]  # npe2's way to say: read, but there is 
 
 
 class SlideStart(SlideDock):
-    """The Slide dock as the menu opens it: the other three come with it."""
+    """The Slide dock as the menu opens it: the others come with it."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
@@ -72,8 +73,15 @@ class ClassifyStart(ClassifyDock):
         super().__init__(napari_viewer)
 
 
+class NucleiStart(NucleiDock):
+    """The Nuclei dock as the menu opens it."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+
+
 def open_docks(viewer: Viewer) -> None:
-    """Open the four docks in a viewer, for scripts and notebooks."""
+    """Open the docks in a viewer, for scripts and notebooks."""
     from napari_pathotune._docks import Docks
 
     Docks.of(viewer).open_all()

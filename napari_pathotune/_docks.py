@@ -1,4 +1,4 @@
-"""The four docks of a viewer, opened together and raised by name.
+"""The docks of a viewer, opened together and raised by name.
 
 Docks do not know one another: one that wants another raised says so to the
 session, and this object does it. It also watches the window, because napari
@@ -18,7 +18,7 @@ from napari_pathotune._session import Session
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
-NAMES = ("slide", "annotate", "tune", "classify")
+NAMES = ("slide", "annotate", "tune", "classify", "nuclei")
 
 
 def full_name(name: str) -> str:
@@ -33,6 +33,8 @@ def _make(name: str, viewer: Viewer) -> QWidget:
         from napari_pathotune._annotate_dock import AnnotateDock as Dock
     elif name == "tune":
         from napari_pathotune._tune_dock import TuneDock as Dock
+    elif name == "nuclei":
+        from napari_pathotune._nuclei_dock import NucleiDock as Dock
     else:
         from napari_pathotune._classify_dock import ClassifyDock as Dock
     return Dock(viewer)
@@ -96,7 +98,7 @@ class Docks(QObject):
             window.installEventFilter(self)
 
     def open_all(self, front: str = "slide") -> None:
-        """Open all four, in the order of the work, and raise one."""
+        """Open all, in the order of the work, and raise one."""
         for name in NAMES:
             self.open(name)
             self.settle(name)

@@ -205,6 +205,27 @@ def add_values(
     return shown
 
 
+def add_handle(viewer: Viewer, slide: Slide, *, name: str) -> Image:
+    """Add a clear layer over the slide, for something that is drawn below its node."""
+    from napari.layers import Image
+
+    sy, sx = pixel_scale(slide)
+    scale = (slide.height / 2 * sy, slide.width / 2 * sx)
+    layer = Image(
+        np.zeros((2, 2, 4), np.uint8),
+        name=name,
+        rgb=True,
+        scale=scale,
+        translate=tuple(s / 2 - p / 2 for s, p in zip(scale, (sy, sx), strict=True)),
+        units=units(slide),
+        axis_labels=AXES,
+        blending="translucent",
+    )
+    top = viewer.layers[-1] if len(viewer.layers) else None
+    shown: Image = _insert(viewer, layer, top)
+    return shown
+
+
 def value_colours() -> Colormap:
     """Return viridis, which stays apart from pink and violet stains, with a clear zero."""
     from napari.utils.colormaps import AVAILABLE_COLORMAPS, Colormap

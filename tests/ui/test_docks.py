@@ -1,4 +1,4 @@
-"""All four docks together: opened once, raised by name, gone without a trace."""
+"""All docks together: opened once, raised by name, gone without a trace."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from napari_pathotune._session import Session
 ROOT = Path(__file__).parents[2]
 
 
-def test_all_four_open_as_tabs_in_the_order_of_the_work(make_napari_viewer):
+def test_all_open_as_tabs_in_the_order_of_the_work(make_napari_viewer):
     viewer = make_napari_viewer(show=True)
     viewer.window.resize(1366, 768)
     docks = Docks.of(viewer)
     assert Docks.of(viewer) is docks
     docks.open_all()
     found = [docks.find(n) for n in NAMES]
-    assert [d.windowTitle() for d in found] == ["Slide", "Annotate", "Tune", "Classify"]
+    assert [d.windowTitle() for d in found] == ["Slide", "Annotate", "Tune", "Classify", "Nuclei"]
     window = found[0].window()
     assert set(window.tabifiedDockWidgets(found[0])) == set(found[1:])
     docks.open_all()  # twice is once
@@ -49,7 +49,7 @@ def test_a_closed_dock_opens_again(make_napari_viewer):
     assert docks.find("classify") is not None
 
 
-def test_the_menu_entry_brings_the_other_three(make_napari_viewer, wait_until):
+def test_the_menu_entry_brings_the_others(make_napari_viewer, wait_until):
     from napari_pathotune._contributions import SlideStart
 
     viewer = make_napari_viewer(show=True)
@@ -97,7 +97,7 @@ def test_opening_every_dock_costs_no_heavy_library():
     subprocess.run([sys.executable, "-c", code], check=True, env=env, timeout=120)
 
 
-@pytest.mark.parametrize("name", ["Slide", "Annotate", "Tune", "Classify"])
+@pytest.mark.parametrize("name", ["Slide", "Annotate", "Tune", "Classify", "Nuclei"])
 def test_napari_itself_can_open_each_dock(make_napari_viewer, npe2pm, name, wait_until):
     from npe2 import PluginManifest
 
@@ -108,4 +108,4 @@ def test_napari_itself_can_open_each_dock(make_napari_viewer, npe2pm, name, wait
     assert docks.find(name.lower()) is not None
     if name == "Slide":  # it brings the others
         wait_until(lambda: all(docks.find(n) is not None for n in NAMES))
-    assert len(viewer.window.dock_widgets) == (4 if name == "Slide" else 1)
+    assert len(viewer.window.dock_widgets) == (len(NAMES) if name == "Slide" else 1)

@@ -50,7 +50,9 @@ class Frame:
     def place(self, xy: NDArray[Any]) -> NDArray[Any]:
         """Return level-0 points, (n, 2) x and y, in pixels of the picture."""
         corner = np.array([self.x0, self.y0])
-        return ((xy - corner) / np.array([self.step_x, self.step_y])).astype(np.float32)
+        steps = np.array([self.step_x, self.step_y])
+        placed: NDArray[Any] = ((xy - corner) / steps).astype(np.float32)
+        return placed
 
 
 class Picture:
@@ -182,7 +184,7 @@ class Picture:
         )
         share = np.clip(values / max(top, 1e-9), 0, 1)
         self.codes[:] = np.where(share > 0.004, 1 + (254 * share).astype(np.uint8), 0)
-        self.cover[:] = np.where(share > 0.004, 90 + (140 * np.minimum(1, 3 * share)), 0)
+        self.cover[:] = np.where(share > 0.004, 40 + (150 * np.minimum(1, 3 * share)), 0)
 
     def rgba(self, table: NDArray[Any]) -> NDArray[Any]:
         """Return uint8 (height, width, 4); `table` is uint8 (256, 3), a colour a code."""
@@ -197,4 +199,5 @@ class Picture:
 def value_codes(values: NDArray[Any], low: float, high: float) -> NDArray[Any]:
     """Return codes 1 to 255 for numbers from `low` to `high`; what is not a number gets 1."""
     share = (np.nan_to_num(values, nan=low) - low) / max(high - low, 1e-12)
-    return (1 + 254 * np.clip(share, 0, 1)).astype(np.uint8)
+    codes: NDArray[Any] = (1 + 254 * np.clip(share, 0, 1)).astype(np.uint8)
+    return codes
