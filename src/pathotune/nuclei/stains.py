@@ -28,6 +28,11 @@ ANGLES = (1.0, 99.0)  # percentiles of the angle (Macenko's alpha)
 FIELDS = 16
 FIELD_PX = 256
 LIKE = 0.85  # cosine to the textbook's vector below which an estimate is not believed
+ALIKE = 0.98  # cosine of the two stains above which they are one colour
+# Where there is no eosin, two depths of one violet pass for two dyes. Haematoxylin then no longer
+# falls into nuclei and the rest (Otsu's criterion, 0 to 1); up to so much worse is still believed.
+WORSE = 0.05
+INK = 1.3  # red density over green; haematoxylin's is about 0.9
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,13 @@ class Stains:
 
     def split(self, pixels: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return haematoxylin and eosin, float32 (...), of uint8 (..., 3) pixels."""
+        return self.amounts(density(pixels))
+
+    def amounts(self, density: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return haematoxylin and eosin, float32 (...), of an optical density (..., 3)."""
         vectors = np.array([self.haematoxylin, self.eosin], np.float32)
-        inverse = np.linalg.pinv(vectors)
-        amounts = density(pixels) @ inverse.astype(np.float32)
-        return amounts[..., 0], amounts[..., 1]
+        found = density.astype(np.float32) @ np.linalg.pinv(vectors).astype(np.float32)
+        return found[..., 0], found[..., 1]
 
 
 def density(pixels: NDArray[Any]) -> NDArray[Any]:
@@ -58,6 +66,13 @@ def density(pixels: NDArray[Any]) -> NDArray[Any]:
     table = -np.log10(np.maximum(np.arange(256), 1) / 255).astype(np.float32)
     values: NDArray[Any] = table[pixels]
     return values
+
+
+def inked(density: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where optical density (..., 3) is a green or blue ink's: no tissue stain takes so
+    much more of the red than of the green."""
+    flags: NDArray[np.bool_] = density[..., 0] > INK * density[..., 1] + 0.05
+    return flags
 
 
 def look(
@@ -90,7 +105,8 @@ def estimate(fields: list[NDArray[Any]]) -> Stains:
     fields : list of uint8 (h, w, 3)
     """
     values = np.concatenate([density(f).reshape(-1, 3)[::4] for f in fields])
-    values = values[values.sum(axis=1) > 3 * STAINED]
+    tissue = values[(values.sum(axis=1) > STAINED) & ~inked(values)]
+    values = tissue[tissue.sum(axis=1) > 3 * STAINED]
     if len(values) < 1000:
         return Stains()
     # about zero, not the mean: the first axis is then the tissue's colour, whatever the mixture
@@ -105,8 +121,29 @@ def estimate(fields: list[NDArray[Any]]) -> Stains:
         pair.append(vector / np.linalg.norm(vector))
     pair.sort(key=lambda v: -v[0])  # haematoxylin takes more of the red
     h, e = pair
-    if h @ HAEMATOXYLIN < LIKE or e @ EOSIN < LIKE or h @ e > 0.98:
+    if h @ HAEMATOXYLIN < LIKE or e @ EOSIN < LIKE or h @ e > ALIKE:
         return Stains()
-    return Stains(
+    own = Stains(
         (float(h[0]), float(h[1]), float(h[2])), (float(e[0]), float(e[1]), float(e[2])), True
     )
+    if separation(own.amounts(tissue)[0]) < separation(Stains().amounts(tissue)[0]) - WORSE:
+        return Stains()
+    return own
+
+
+def separation(values: NDArray[Any]) -> float:
+    """Return the share of the variance that two classes explain at best, 0 to 1.
+
+    Notes
+    -----
+    Otsu, IEEE Trans SMC 1979, eq. 13 over the total variance.
+    """
+    import skimage.filters as filters
+
+    values = np.clip(values, 0, 1.5)
+    if float(np.ptp(values)) < 0.02:
+        return 0.0
+    low = values <= filters.threshold_otsu(values)
+    share = float(low.mean())
+    apart = float(values[~low].mean() - values[low].mean())
+    return share * (1 - share) * apart**2 / float(values.var())

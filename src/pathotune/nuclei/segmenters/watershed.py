@@ -17,7 +17,7 @@ import numpy as np
 
 from pathotune.events import PathotuneError
 from pathotune.nuclei.segmenter import Found
-from pathotune.nuclei.stains import Stains, estimate, look
+from pathotune.nuclei.stains import Stains, density, estimate, inked, look
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,11 +35,13 @@ class Config:
 
     mpp: float = 0.5
     smooth_um: float = 0.5
-    around_um: float = 12.0  # sigma of the surroundings
-    above: float = 0.06  # optical density above the surroundings
-    open_um: float = 0.75
+    share: float = 0.9  # of Otsu's threshold: pale nuclei lie below it
+    around_um: float = 8.0  # sigma of the surroundings
+    above: float = 0.04  # optical density above the surroundings
+    most: float = 1.6  # of the slide's threshold, that a packed field asks for at most
+    open_um: float = 0.5
     seed_um: float = 2.5  # least distance of two seeds
-    min_um2: float = 12.0
+    min_um2: float = 16.0
     max_um2: float = 600.0
     hole_um2: float = 20.0
 
@@ -69,8 +71,8 @@ class Watershed:
         )
         around = ndimage.gaussian_filter(dye, c.around_um / c.mpp, truncate=3)
         # inside a packed field the surroundings are nuclei: no more is asked than the slide's
-        bar = np.maximum(self.limit, np.minimum(around + c.above, 1.3 * self.limit))
-        mask = dye > bar
+        bar = np.maximum(self.limit, np.minimum(around + c.above, c.most * self.limit))
+        mask = (dye > bar) & ~inked(density(pixels))
         mask = morphology.opening(mask, morphology.disk(max(1, round(c.open_um / c.mpp))))
         mask = morphology.remove_small_holes(mask, max_size=round(c.hole_um2 / c.mpp**2))
         mask = morphology.remove_small_objects(mask, max_size=round(c.min_um2 / c.mpp**2))
@@ -118,11 +120,11 @@ def prepare(
         if stains.estimated
         else ("This slide's stains could not be told apart; the textbook's colours are used.",)
     )
-    return Watershed(stains, threshold(fields, stains), config, notes)
+    return Watershed(stains, threshold(fields, stains, config.share), config, notes)
 
 
-def threshold(fields: list[NDArray[Any]], stains: Stains) -> float:
-    """Return the haematoxylin density above which a pixel of these fields is nucleus (Otsu)."""
+def threshold(fields: list[NDArray[Any]], stains: Stains, share: float = 1.0) -> float:
+    """Return the haematoxylin density above which a pixel is nucleus: a share of Otsu's."""
     import skimage.filters as filters
 
     dyes = [tuple(d.ravel()[::3] for d in stains.split(f)) for f in fields]
@@ -130,4 +132,4 @@ def threshold(fields: list[NDArray[Any]], stains: Stains) -> float:
     values = np.clip(h[h + e > 0.1], 0, 1.5)  # glass would be a class of its own
     if len(values) < 100 or np.ptp(values) < 0.02:
         return 0.3
-    return float(max(0.12, filters.threshold_otsu(values)))
+    return float(max(0.08, share * filters.threshold_otsu(values)))
