@@ -70,7 +70,8 @@ def density(pixels: NDArray[Any]) -> NDArray[Any]:
 
 def inked(density: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where optical density (..., 3) is a green or blue ink's: no tissue stain takes so
-    much more of the red than of the green."""
+    much more of the red than of the green.
+    """
     flags: NDArray[np.bool_] = density[..., 0] > INK * density[..., 1] + 0.05
     return flags
 
