@@ -10,6 +10,7 @@ from pathotune import plugins
 from pathotune.events import PathotuneError
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import normalised, part_maps
+from pathotune.models.bundle import ModelBundle
 from pathotune.models.cards import ModelCard, Part, Weights
 from pathotune.models.tuned import METHODS
 from pathotune.models.tuning import _net
@@ -107,6 +108,9 @@ def test_every_method_serves_every_family_or_says_why_not(family, method):
         if method == "lora":  # half of them wait for the other half, which starts at zero
             assert moved == {k for k in net.trained() if k.endswith(".b")}
         assert moved
+        own = {id(v) for v in net.trained().values()}
+        frozen = [p for p in net.trunk.network.parameters() if id(p) not in own]
+        assert all(p.grad is None for p in frozen) and not net.trunk.network.training
     if net.delta.drops and kind in TOKENS and net.delta.first < net.trunk.depth:
         kept = torch.arange(0, 64, 2)
         half = net.upper(net.lower(net.pixels(tiles)), kept=kept).flatten(1, 2)
@@ -118,3 +122,26 @@ def test_names_tell_transformers_from_other_networks():
     assert not any(has_tokens(name) for name, _ in STAGES.values())
     for other in ("mobilevitv2_050", "maxvit_tiny_224", "levit_128", "efficientvit_b0"):
         assert not has_tokens(other)
+
+
+def test_prompts_for_a_vit_b_fit_into_ten_megabytes(monkeypatch, tmp_path):
+    """A real ViT-B with random weights: the bundle holds the prompts alone."""
+    name = "vit_base_patch16_224"
+    served = import_timm().create_model(name, pretrained=False, num_classes=0).eval()
+    monkeypatch.setattr(_net, "load_networks", lambda *_: ([served], None))
+    card = ModelCard(
+        *("id", "Name", "about", 0.5, 224, 16, 1, 3, (part(name, (11,), "final"),), None, 768),
+        *("CC0", False, 1.0, "", "tests"),
+    )
+    tile = np.random.default_rng(0).integers(0, 255, (1, 224, 224, 3), dtype=np.uint8)
+    net = Net(card, "cpu")
+    assert net.trunk.size > 85e6
+    for method in ("pathotune", "vpt"):
+        module = plugins.load(METHODS, method)
+        net.attach(module, module.Config(), Setting(False, sentence="telling tissue apart"))
+        net.set_head(np.zeros((net.dims, 9)), np.zeros(9))
+        if method == "pathotune":
+            assert net.upper(net.lower(net.pixels(tile))).shape == (1, 14, 14, 768)
+        names, colours = tuple("abcdefghi"), ((0, 0, 0),) * 9
+        bundle = ModelBundle.create(card, method, names, colours, net.arrays())
+        assert bundle.save(tmp_path / "b.safetensors").stat().st_size < 10e6

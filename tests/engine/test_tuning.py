@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,6 +29,7 @@ from pathotune.models.cards import user_folder
 from pathotune.models.tuned import METHODS, card_of, config_of
 from pathotune.models.tuning._delta import Setting
 from pathotune.models.tuning._net import Net
+from pathotune.models.tuning._running import TunedEngine, net_of
 from pathotune.slides.slide import Region, open_slide
 
 QUICK = Training(epochs=3, repeats=2, views=1)
@@ -131,6 +135,43 @@ def test_a_bundle_says_the_same_again_at_the_token_step(card, slide, marks, meth
     part = drain(predict(slide, loaded, device="cpu", region=Region(160, 80, 160, 160)))
     same = part.labels == first.labels[10:30, 20:40]
     assert same.mean() > 0.9  # another lattice of tiles, the same places
+
+
+ELSEWHERE = """
+import sys
+import numpy as np
+from pathotune.models.bundle import ModelBundle
+from pathotune.models.tuning._running import TunedEngine, net_of
+for path in sys.argv[2:]:
+    engine = TunedEngine(net_of(ModelBundle.load(path), "cpu"))
+    np.save(path + ".npy", engine.run(np.load(sys.argv[1]), 1))
+"""
+
+
+def test_another_process_says_the_same_from_the_file(card, tmp_path):
+    """Logits of a saved bundle are the same to the bit where nothing is in memory."""
+    seen, paths = tiles(n=3), []
+    np.save(tmp_path / "tiles.npy", seen)
+    for method in TUNING:
+        net = made(card, method, False)
+        net.delta.open()
+        rng = np.random.default_rng(1)
+        net.set_head(rng.normal(size=(net.dims, 2)), np.zeros(2))
+        with torch.no_grad():  # as if it had learnt something
+            for tensor in net.trained().values():
+                tensor += 0.01 * torch.from_numpy(rng.normal(size=tensor.shape)).float()
+        told = {"config": {}, "sentence": "An H&E image of colon; classes: tumour, stroma."}
+        if hasattr(plugins.load(METHODS, method).Config, "block"):
+            told["config"] = {"block": net.delta.first}
+        colours = ((0, 0, 0), (9, 9, 9))
+        bundle = ModelBundle.create(card, method, ("a", "b"), colours, net.arrays(), tuning=told)
+        paths.append(str(bundle.save(tmp_path / f"{method}.safetensors")))
+    command = [sys.executable, "-c", ELSEWHERE, str(tmp_path / "tiles.npy"), *paths]
+    subprocess.run(command, check=True, env=os.environ.copy())
+    for path in paths:
+        here = TunedEngine(net_of(ModelBundle.load(path), "cpu")).run(seen, 1)
+        np.testing.assert_array_equal(np.load(path + ".npy"), here, err_msg=path)
+        assert np.ptp(here) > 0
 
 
 def test_the_guide_tells_the_trained_share(request):
