@@ -118,8 +118,8 @@ class BetterModel(QWidget):
         self.state = forms.line()
         self.preview = QCheckBox("Show on the screen what it has learnt")
         self.preview.setToolTip(
-            "A square in the middle of the screen, drawn now and then by the best so far; "
-            "the fast model's map is hidden meanwhile"
+            "A square in the middle of the screen, drawn now and then by the best so far, "
+            "which has not seen the regions kept apart; the fast model's map is hidden meanwhile"
         )
         self.preview.toggled.connect(self._on_wants_preview)
         self.improve = forms.small("Improve with", "", self.start)
@@ -281,17 +281,13 @@ class BetterModel(QWidget):
         )
         comparing = self.comparison.on
         self.compare.setVisible(there and not busy and tuning.bundle is not None and not using)
-        self.compare.setText("End the comparison" if comparing else "Compare")
+        self.compare.setText("Done" if comparing else "Compare")
+        self.compare.setToolTip("End the comparison" if comparing else "See both maps")
         self.forget.setVisible(there and not busy and not using)
         self.mode.setVisible(comparing)
         self.split.setVisible(comparing and self.comparison.mode == "swipe")
         self.differing.setVisible(comparing)
-        share = self.comparison.differing
-        self.differing.setText(
-            "Drawing the better model's map..."
-            if share is None
-            else f"They differ on {100 * share:.1f} % of what both have drawn."
-        )
+        self.differing.setText(self.comparison.words)
         self.state.setText(self._state_text(why))
         if tuning.state != self._seen_state:
             self._seen_state = tuning.state
@@ -334,7 +330,7 @@ class BetterModel(QWidget):
             return "A model that was learnt here before is kept. Take it up, or learn anew."
         if tuning.bundle is not None:
             found = tuning.verdict
-            return _told(found) if found else "Stopped before it could be judged."
+            return str(found["text"]) if found else "Stopped before it could be judged."
         if why:
             return why
         n = sum(a.class_name is not None for a in self.session.annotations.items)
@@ -349,9 +345,3 @@ def _add_row(column: QVBoxLayout, *widgets: QWidget) -> None:
     for widget in widgets:
         row.addWidget(widget, int(isinstance(widget, QComboBox)))
     column.addLayout(row)
-
-
-def _told(verdict: Any) -> str:
-    """Return a verdict with what it comes to in bold."""
-    head, colon, rest = str(verdict["text"]).partition(":")
-    return f"<b>{head}</b>{colon}{rest}"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Mode = Literal["better", "swipe", "differences"]
 NAME = "Comparison"
 KEY = "compare"
+_GAP = 250  # of the screen's width lies bare between the two sides of a swipe, one part
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,16 @@ class Comparison:
     def on(self) -> bool:
         """Whether two maps are being compared."""
         return self._better is not None
+
+    @property
+    def words(self) -> str:
+        """How far the maps differ and what the colours say, in a sentence or two."""
+        if self.differing is None:
+            return "Drawing the better model's map..."
+        text = f"They differ on {100 * self.differing:.1f} % of what both have drawn."
+        if self.mode == "differences":
+            text += " In colour there: what the better model says."
+        return text
 
     # -- setters --------------------------------------------------------------------
 
@@ -176,12 +187,13 @@ class Comparison:
         boxes = list(self._boxes)
         view = self._session.loop.focus()
         window = whole if view is None else TilesDone(*_window(better, view))
-        at = window.col0 + round(self.split * (window.col1 - window.col0))
+        wide = window.col1 - window.col0
+        at, gap = window.col0 + round(self.split * wide), max(1, wide // _GAP)
         mode = self.mode
 
         def compose() -> Iterator[Any]:
             for part in [window, *boxes] if whole in boxes else boxes:
-                _compose(shown, fast.labels, better.labels, table, part, mode, at)
+                _compose(shown, fast.labels, better.labels, table, part, mode, at, gap)
                 yield part
             yield Differing(_differing(fast.labels, better.labels, table))
 
@@ -224,8 +236,9 @@ def _compose(
     box: TilesDone,
     mode: Mode,
     column: int,
+    gap: int = 1,
 ) -> None:
-    """Write what is seen of two maps into `shown`, in this box."""
+    """Write what is seen of two maps into `shown`, in this box; a swipe has a bare gap."""
     rows, cols = slice(box.row0, box.row1), slice(box.col0, box.col1)
     old, new = table[fast[rows, cols]], better[rows, cols]
     if mode == "better":
@@ -233,8 +246,10 @@ def _compose(
     elif mode == "differences":
         shown[rows, cols] = np.where((old != new) & (old > 0), new, 0)
     else:
-        left = np.arange(box.col0, box.col0 + new.shape[1]) < column
-        shown[rows, cols] = np.where(left[np.newaxis], old, new)
+        at = np.arange(box.col0, box.col0 + new.shape[1])
+        both = np.where((at < column)[np.newaxis], old, new)
+        both[:, (at >= column) & (at < column + gap) & (column > 0)] = 0
+        shown[rows, cols] = both
 
 
 def _differing(fast: Tokens, better: Tokens, table: Tokens) -> float | None:

@@ -77,7 +77,7 @@ def _widget(field: dataclasses.Field[Any]) -> QWidget:
         whole.setRange(int(facts.get("min", 0)), int(facts.get("max", 1_000_000)))
         whole.setValue(default)
         if default == whole.minimum() and default <= 0:
-            whole.setSpecialValueText("automatic")
+            whole.setSpecialValueText("auto")
         return whole
     number = QDoubleSpinBox()
     size = abs(float(default))

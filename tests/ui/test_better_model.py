@@ -177,7 +177,7 @@ def test_settings_show_what_they_are(panel):
     form = SettingsForm()
     form.show_settings(full.Config, Training)
     assert float(form._fields["rate"][0].text()) == 1e-5 and form.values() == {}
-    assert form._fields["epochs"][0].text() == "automatic"
+    assert form._fields["epochs"][0].text() == "auto"
     form._fields["rate"][0].setValue(2e-5)
     assert form.values() == {"rate": 2e-5}
 
@@ -218,11 +218,12 @@ def test_both_maps_can_be_compared(panel, taught, wait_until):
     assert not session.view.layer.visible and panel.split.isVisible()
     fast, better, shown = session.loop.classmap.labels, compared._better.labels, compared._shown
     wait_until(lambda: (shown[:, -1] == better[:, -1]).all() and session.jobs.idle)
+    assert not shown.any(0).all()  # a bare line between the two sides
     columns = (shown == fast).all(0)
     assert columns[: len(columns) // 4].all() and not columns.all()
     panel.mode.setCurrentIndex(2)
     wait_until(lambda: session.jobs.idle and not (shown[fast == better]).any())
-    assert (shown > 0).any() and "differ on" in panel.differing.text()
+    assert (shown > 0).any() and "better model says" in panel.differing.text()
     panel.compare.click()
     assert session.view.layer.visible and not compared.on
     assert "Comparison" not in session.viewer.layers
