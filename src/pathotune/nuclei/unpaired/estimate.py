@@ -14,8 +14,10 @@ import numpy as np
 
 from pathotune.events import PathotuneError
 from pathotune.nuclei.segmenters import watershed
-from pathotune.nuclei.stains import Stains, estimate, look
+from pathotune.nuclei.stains import Stains, look
 from pathotune.nuclei.synth.masks import FULL, Sizes, measured
+from pathotune.nuclei.synth.renderer import Look
+from pathotune.nuclei.unpaired.palette import Red, palette
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,6 +41,7 @@ class Estimate:
     Attributes
     ----------
     stains : Stains
+        The colour of its nuclei (as haematoxylin) and of its other tissue (as eosin).
     sizes : Sizes
         Of nuclei, in um.
     fields : tuple of uint8 (256, 256, 3)
@@ -49,6 +52,8 @@ class Estimate:
         Nuclei that the estimate of size rests on; 0: the usual sizes are taken.
     notes : tuple of str
         What the user should know.
+    look : Look
+        How dark both are.
     """
 
     stains: Stains
@@ -57,6 +62,7 @@ class Estimate:
     mpp: float = MPP
     seen: int = 0
     notes: tuple[str, ...] = ()
+    look: Look = Look()  # noqa: RUF009  (frozen)
 
     def corrected(self, diameter_um: float | None = None, per_mm2: float | None = None) -> Estimate:
         """Return the same with the user's size or density."""
@@ -76,6 +82,8 @@ class Estimate:
             "diameter_um": self.sizes.diameter_um,
             "per_mm2": self.sizes.per_mm2,
             "nuclei_seen": self.seen,
+            "nucleus_density": list(self.look.nucleus),
+            "tissue_density": list(self.look.eosin),
             "mpp": self.mpp,
         }
 
@@ -102,21 +110,20 @@ def estimate_nuclei(
 
 def estimate_from(fields: list[NDArray[Any]], mpp: float = MPP) -> Estimate:
     """Say what the nuclei of fields, uint8 (h, w, 3) at `mpp`, are like."""
-    stains = estimate(fields)
-    limit = watershed.threshold(fields, stains)
-    finder = watershed.Watershed(stains, limit, watershed.Config(mpp=mpp), ())
-    found = [(measured(finder.segment(f).labels, mpp), f.size) for f in fields]
+    red = Red.of(fields)
+    finder = watershed.Watershed(red, red.limit, watershed.Config(mpp=mpp), ())
+    outlined = [finder.segment(f).labels for f in fields]
+    stains, seen_look = palette(fields, outlined)
+    found = [(measured(o, mpp), f.size) for o, f in zip(outlined, fields, strict=True)]
     found = [(s, n) for s, n in found if s.per_mm2 > 0]
     count = round(sum(s.per_mm2 * n / 3 * mpp**2 / 1e6 for s, n in found))
     notes: list[str] = []
     if not stains.estimated:
-        notes.append(
-            "This slide's stains could not be told apart; the textbook's colours are used."
-        )
+        notes.append("The colour of this slide's nuclei could not be told; the textbook's is used.")
     usual = Sizes()
     if count < LEAST:
         notes.append("Too few nuclei were found to tell their size; the usual size is taken.")
-        return Estimate(stains, usual, tuple(fields), mpp, 0, tuple(notes))
+        return Estimate(stains, usual, tuple(fields), mpp, 0, tuple(notes), seen_look)
     weight = np.array([s.per_mm2 for s, _ in found])
     share = weight / weight.sum()
     diameter = float(np.clip(share @ [s.diameter_um for s, _ in found], *DIAMETERS))
@@ -130,7 +137,7 @@ def estimate_from(fields: list[NDArray[Any]], mpp: float = MPP) -> Estimate:
         lined=usual.lined,
         wavy=usual.wavy,
     )
-    return Estimate(stains, sizes, tuple(fields), mpp, count, tuple(notes))
+    return Estimate(stains, sizes, tuple(fields), mpp, count, tuple(notes), seen_look)
 
 
 def _inside(slide: Slide, region: Region) -> list[NDArray[Any]]:

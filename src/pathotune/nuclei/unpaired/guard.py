@@ -2,7 +2,7 @@
 
 A painter that invents nuclei, or leaves some out, would teach S to see what is not there, and no
 loss notices: the cycle is closed all the same. So what it paints is measured by the
-slide's own haematoxylin, which no network took part in estimating. It must also paint
+colour of the slide's own nuclei, which no network took part in measuring. It must also paint
 one mask in more than one way, and S must read the same mask off all of them.
 """
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pathotune.nuclei.unpaired.pairs import unscaled
+from pathotune.nuclei.unpaired.palette import nuclear
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -77,7 +78,7 @@ def alignment(
 
     inside, rest, maps = [], [], []
     for image, truth in fields:
-        dye = stains.split(unscaled(image))[0]
+        dye = nuclear(unscaled(image), stains)
         mask = truth > 0
         near = ndimage.binary_dilation(mask, iterations=max(1, round(1.0 / mpp)))
         inside.append(dye[mask])

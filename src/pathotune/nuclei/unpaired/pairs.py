@@ -100,7 +100,7 @@ def batch(
         wanted.append(targets(mask.instances, mask.lined))
         instances.append(mask.instances)
         if painted:
-            image = render(mask, estimate.stains, rng)
+            image = render(mask, estimate.stains, rng, estimate.look)
             images.append(scaled(recoloured(image, rng, recolour) if recolour else image))
     return Batch(
         np.stack(masks).astype(np.float32),
