@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from napari_pathotune._painting import empty_map
+from pathotune.events import TilesDone
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator
 
     from napari_pathotune._painting import Plan
+    from pathotune.events import Job
     from pathotune.maps.classmap import ClassMap
     from pathotune.slides.slide import Region, Slide
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceFound:
-    """Where it is computed, for people: "CPU (bf16), 2 cores"."""
+    """What computes, for people: "CPU (OpenVINO, bf16), 2 cores"."""
 
     name: str
 
@@ -38,14 +40,12 @@ class Work:
     allow_download: bool
 
 
-def features(work: Work) -> Iterator[Any]:
+def features(work: Work) -> Generator[Any, None, None]:
     """Compute what the store lacks, the screen first."""
     from pathotune.models.features import compute_features
 
     plan = work.plan
-    if len(plan.store.missing(plan.cells)):
-        yield _device(work)
-    yield from compute_features(
+    job = compute_features(
         work.slide,
         plan.card,
         plan.grid,
@@ -55,36 +55,62 @@ def features(work: Work) -> Iterator[Any]:
         focus=work.focus,
         allow_download=work.allow_download,
     )
+    yield from _telling(job, lambda: _device(work, plan.card))
 
 
 def draw(work: Work, bundle: Any, into: ClassMap | None) -> Generator[Any, None, Any]:
     """Draw the map with a finished model, the screen first."""
     from pathotune.maps.predict import predict
 
-    yield _device(work)
     if not hasattr(bundle, "card_id"):  # a network with a map of its own
         dense = bundle.predict(
             work.slide, tissue=work.tissue, device=work.device, focus=work.focus, into=into
         )
-        return (yield from dense)
-    return (
-        yield from predict(
-            work.slide,
-            bundle,
-            tissue=work.tissue,
-            device=work.device,
-            store=work.plan.store,
-            focus=work.focus,
-            into=into,
-        )
+        return (yield from _telling(dense, lambda: _device(work, None)))
+    from pathotune.models.tuned import card_of
+
+    card = card_of(bundle)
+    job = predict(
+        work.slide,
+        bundle,
+        tissue=work.tissue,
+        device=work.device,
+        store=work.plan.store,
+        focus=work.focus,
+        into=into,
     )
+    return (yield from _telling(job, lambda: _device(work, card)))
 
 
-def _device(work: Work) -> DeviceFound:
-    from pathotune.models.runtime import devices, pick_device
+def _telling(job: Job[Any], device: Callable[[], DeviceFound | None]) -> Generator[Any, None, Any]:
+    """Hand a job's events on, and what computes as soon as that is known."""
+    told = False
+    try:
+        while True:
+            event = next(job)
+            yield event
+            if not told and isinstance(event, TilesDone):
+                found = device()
+                told = found is not None
+                if found is not None:
+                    yield found
+    except StopIteration as stop:
+        return stop.value
+    finally:
+        job.close()
 
-    key = pick_device(work.device)
-    return DeviceFound(next((d.name for d in devices() if d.key == key), key))
+
+def _device(work: Work, card: Any) -> DeviceFound | None:
+    """Return what runs a card; None while it is not loaded. Other networks run in torch."""
+    from pathotune.models.extract import what_runs
+    from pathotune.models.runtime import devices, pick_device, split
+
+    if card is not None:
+        name = what_runs(card, work.device)
+        return None if name is None else DeviceFound(name)
+    key = split(pick_device(work.device))[0]
+    name = next((d.name for d in devices() if d.key == key), key)
+    return DeviceFound("CPU" if key == "cpu" else name)
 
 
 def finished_map(slide: Slide, plan: Plan, bundle: Any) -> ClassMap:

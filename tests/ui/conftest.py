@@ -348,7 +348,9 @@ def quick(monkeypatch):
     (folder / "colour.toml").write_text(CARD)
     monkeypatch.setattr(features, "compute_features", colour_features)
     monkeypatch.setattr(_settings, "backbone", lambda: "colour")
-    monkeypatch.setattr(_working, "_device", lambda work: _working.DeviceFound("CPU, 2 cores"))
+    monkeypatch.setattr(
+        _working, "_device", lambda work, card: _working.DeviceFound("CPU, 2 cores")
+    )
 
 
 @pytest.fixture

@@ -63,6 +63,26 @@ def backbone_for(card: ModelCard, device: str = "auto", allow_download: bool = F
         return _loaded[key]
 
 
+def what_runs(card: ModelCard, device: str = "auto") -> str | None:
+    """Return what computes a card here, such as "CPU (OpenVINO, bf16), 2 cores".
+
+    None until its network is loaded: which engine takes it, and in how many
+    bits, is found out then.
+    """
+    from pathotune.models import runtime
+
+    key = runtime.pick_device(device)
+    backbone = _loaded.get((card.hash(), key))
+    if backbone is None:
+        return None
+    where = runtime.split(key)[0]
+    if where == "cpu":
+        n = runtime.cores()
+        return f"CPU ({backbone.engine.name}), {n} core{'s' if n > 1 else ''}"
+    name = next((d.name for d in runtime.devices() if d.key == where), where)
+    return f"{name} ({backbone.engine.name})"
+
+
 class _Queue:
     """The tiles still to read, in the order of what the user looks at now."""
 
