@@ -23,6 +23,7 @@ from napari_pathotune import _layers
 from napari_pathotune import _nuclei_segmenters as segmenters
 from napari_pathotune._notice import Notice
 from napari_pathotune._nuclei_desk import NucleiDesk
+from napari_pathotune._nuclei_learning import LearnNuclei
 from napari_pathotune._nuclei_look import NucleiLook
 from napari_pathotune._nuclei_under import UnderCursor
 from napari_pathotune._nuclei_view import NucleiView
@@ -68,9 +69,7 @@ class NucleiDock(QWidget):
     def _build(self) -> None:
         self.notice = Notice()
         self.segmenter = _combo("What finds the nuclei")
-        for key, label, _ in segmenters.choices():
-            self.segmenter.addItem(label, key)
-        self.segmenter.setCurrentIndex(max(0, self.segmenter.findData(self.desk.segmenter)))
+        self._list_segmenters()
         self.segmenter.activated.connect(self._on_segmenter)
         self.about = forms.line()
         self.where = _combo("Where nuclei are looked for")
@@ -94,12 +93,17 @@ class NucleiDock(QWidget):
         self.count.setWordWrap(True)
         self.look = NucleiLook(self.view)
         self.under = UnderCursor(self.desk)
+        self.learning = LearnNuclei(self.desk)
+        self.learning.learnt.connect(self._on_learnt)
+        self.learn = forms.fold("Learn nuclei on this slide")
+        self.learn.addWidget(self.learning)
 
         middle = QWidget()
         column = QVBoxLayout(middle)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(top)
         column.addWidget(self.about)
+        column.addWidget(self.learn)
         column.addWidget(self.empty)
         column.addWidget(self.count)
         column.addWidget(self.look)
@@ -118,6 +122,17 @@ class NucleiDock(QWidget):
         forms.assemble(self, self.notice, middle, self.hint, self.primary, foot)
 
     # -- what the user does -------------------------------------------------------------
+
+    def _list_segmenters(self) -> None:
+        self.segmenter.clear()
+        for key, label, _ in segmenters.choices():
+            self.segmenter.addItem(label, key)
+        self.segmenter.setCurrentIndex(max(0, self.segmenter.findData(self.desk.segmenter)))
+
+    def _on_learnt(self, file: str) -> None:
+        self.desk.segmenter = file
+        self._list_segmenters()
+        self._refresh()
 
     def _on_segmenter(self, index: int) -> None:
         self.desk.segmenter = self.segmenter.itemData(index)
