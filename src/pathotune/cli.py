@@ -35,6 +35,7 @@ ORDER = (
     "eval",
     "predict",
     "nuclei",
+    "eval_nuclei",
     "learn_nuclei",
     "models",
     "doctor",

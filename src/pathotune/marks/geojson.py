@@ -198,6 +198,33 @@ def read_geojson(path: str | Path) -> AnnotationSet:
     return AnnotationSet(classes.values(), with_fresh_ids(items), notes, members)
 
 
+def stream_features(path: str | Path) -> Iterator[Mapping[str, Any]]:
+    """Yield the features of a file one at a time, nested ones too, in bounded memory.
+
+    Raises
+    ------
+    PathotuneError
+        There is no such file, or it is not GeoJSON.
+    """
+    path = Path(path)
+    try:
+        with _open(path) as file:
+            for outer in _features(_Stream(file), {}):
+                yield from flat(outer)
+    except FileNotFoundError as error:
+        raise PathotuneError(f"There is no file {path}.", "Check the name.") from error
+    except OSError as error:
+        raise PathotuneError(
+            f"{path.name} cannot be read ({error.strerror or error}).",
+            "Check that you may read it and that it is complete.",
+        ) from error
+    except (ValueError, EOFError, zlib.error, RecursionError) as error:
+        raise PathotuneError(
+            f"{path.name} is not a complete GeoJSON file ({error}).",
+            "Export the detections again as GeoJSON.",
+        ) from error
+
+
 def write_atomically(path: Path, write: Any) -> None:
     """Call ``write(binary file)`` on a neighbour of `path`, then put it in its place.
 

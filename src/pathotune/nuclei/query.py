@@ -18,7 +18,7 @@ import numpy as np
 from pathotune.events import PathotuneError
 from pathotune.nuclei.grid import Grid, counted
 from pathotune.nuclei.pages import Pages
-from pathotune.nuclei.shape import centre, shape_measures
+from pathotune.nuclei.shape import SHAPES, shape_table
 from pathotune.nuclei.store import PLACES, NucleusStore
 
 if TYPE_CHECKING:
@@ -268,12 +268,13 @@ class Nuclei:
                 self._columns.move_to_end(name)
                 whole = self._columns[name]
             else:
-                whole = self._columns[name] = self._read(name)
+                whole = self._columns[name] = self.read(name)
                 while len(self._columns) > COLUMNS_KEPT:
                     self._columns.popitem(last=False)
         return whole if rows is None else whole[rows]
 
-    def _read(self, name: str) -> NDArray[Any]:
+    def read(self, name: str) -> NDArray[Any]:
+        """Read a measurement of all rows, kept nowhere; see `column`."""
         if name not in self.measures:
             raise PathotuneError(
                 f"The nuclei have no measurement {name}.",
@@ -289,8 +290,7 @@ class Nuclei:
     def measures(self) -> tuple[str, ...]:
         """Names of the measurements that `column` knows."""
         with self._lock:
-            drawn = dict.fromkeys(shape_measures(np.zeros((4, 2)), 1.0))
-            return tuple(drawn | dict.fromkeys(self._pages.measures))
+            return tuple(dict.fromkeys((*SHAPES, *self._pages.measures)))
 
     def values(self, row: int) -> dict[str, float | str]:
         """Return what is known of one nucleus: class, confidence and every measurement."""
@@ -352,16 +352,16 @@ class Nuclei:
         if not rings:
             return np.zeros(0, np.int64)
         with self._lock:
-            told = [shape_measures(np.asarray(r, float), self.mpp) for r in rings]
-            boxes = np.array([(*r.min(axis=0), *r.max(axis=0)) for r in rings])
-            middles = np.array([centre(r) for r in rings])
+            told = shape_table(rings, self.mpp)
+            boxes = np.stack([told[k] for k in ("x0", "y0", "x1", "y1")], axis=1)
+            middles = np.stack([told["x"], told["y"]], axis=1)
             codes = [self.code(n) for n in (names or [PLAIN] * len(rings))]
             next_id = int(self.ids.max(initial=0)) + 1
             ids = np.arange(next_id, next_id + len(rings))
             first = len(self.ids)
             for i, ring in enumerate(rings):
                 self._rings[first + i] = np.asarray(ring, np.float32)
-                self._own[first + i] = told[i]
+                self._own[first + i] = {k: float(told[k][i]) for k in SHAPES}
             return self._extend(middles, boxes, ids, codes, np.ones(len(rings)))
 
     def code(self, name: str) -> int:
