@@ -48,6 +48,7 @@ NO_TORCH_AT_TOP_EXCEPT = {
     "nuclei.unpaired.reader",
     "nuclei.unpaired.rendered",
     "nuclei.unpaired.state",
+    "nuclei.net.network",
 }
 
 

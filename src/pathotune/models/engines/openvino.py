@@ -173,7 +173,7 @@ def convert(
         for graph in graphs:
             reference, seconds = _timed_torch(graph, tiles, threads)
             theirs += seconds
-            model = _model(graph, tiles)
+            model = traced_model(graph, tiles)
             precision, seconds = _harmless(model, reference, tiles, half, threads)
             ours += seconds
             models.append(model)
@@ -206,8 +206,8 @@ def _timed_torch(graph: Any, tiles: NDArray[np.uint8], threads: int) -> tuple[An
         return graph(pixels).numpy(), time.perf_counter() - start
 
 
-def _model(graph: Any, tiles: NDArray[np.uint8]) -> Any:
-    """Trace a part and hand the trace to OpenVINO."""
+def traced_model(graph: Any, tiles: NDArray[np.uint8]) -> Any:
+    """Trace a module on an example and hand the trace to OpenVINO; return its model."""
     import torch
 
     import_openvino()
