@@ -66,7 +66,7 @@ class NucleusNet:
     notes : tuple of str
     """
 
-    halo_um = 32.0
+    halo_um = 48.0
 
     def __init__(
         self, runner: Runner, weights: Path, stains: Stains, config: Config, notes: tuple[str, ...]
