@@ -25,7 +25,7 @@ class Cut:
 
     nucleus: float = 0.45
     seed: float = 0.45
-    edge: float = 0.4  # how much of the edge's probability is taken off the depth
+    edge: float = 0.2  # how much of the edge's probability is taken off the depth
     min_um2: float = 12.0
     max_um2: float = 800.0
 
