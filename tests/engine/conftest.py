@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
+import tifffile
 
-from pathotune.models.cards import ModelCard, read_card
+from pathotune.models.cards import ModelCard, read_card, user_folder
 from pathotune.models.weights import digest
+from pathotune.slides.slide import open_slide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from pathotune.slides.slide import Slide
 
 TINY_TOML = """
 id = "tiny"
@@ -67,3 +74,37 @@ def tiny_folder(tmp_path_factory) -> Path:
 def tiny_card(tiny_folder) -> ModelCard:
     """Return a card of 8 x 8 tokens, 6 x 6 of them kept, 48 features, that runs in 10 ms."""
     return read_card(tiny_folder / "tiny.toml")
+
+
+@pytest.fixture
+def card(tiny_card, tiny_folder) -> ModelCard:
+    """Return the tiny card, known by its name too."""
+    for file in tiny_folder.iterdir():
+        shutil.copy(file, user_folder())
+    return tiny_card
+
+
+@pytest.fixture
+def two_textures(tmp_path) -> Callable[[int], Path]:
+    """Return what writes a slide of fine dark specks on the left, coarse red on the right."""
+
+    def write(seed: int = 3) -> Path:
+        rng = np.random.default_rng(seed)
+        image = np.full((400, 600, 3), 225, np.uint8)
+        image[:, :300] = rng.integers(60, 200, (400, 300, 1))
+        coarse = np.kron(rng.integers(80, 180, (50, 38, 1)), np.ones((8, 8, 1)))
+        image[:, 300:] = coarse[:, :300]
+        image[:, 300:, 0] = 220
+        path = tmp_path / f"two{seed}.tif"
+        per_cm = 1e4 / 0.5
+        tifffile.imwrite(path, image, resolution=(per_cm,) * 2, resolutionunit="CENTIMETER")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def slide(two_textures) -> Iterator[Slide]:
+    """Return a slide of two textures."""
+    with open_slide(two_textures()) as opened:
+        yield opened

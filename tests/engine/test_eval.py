@@ -9,7 +9,6 @@ import shutil
 import numpy as np
 import pytest
 import shapely
-import tifffile
 from PIL import Image
 
 from pathotune import cli, drain
@@ -22,32 +21,7 @@ from pathotune.learn.train import train
 from pathotune.marks.annotations import Annotation, AnnotationSet, new_id
 from pathotune.marks.geojson import write_geojson
 from pathotune.marks.overlaps import overlaps
-from pathotune.models.cards import user_folder
 from pathotune.slides.slide import open_slide
-
-
-@pytest.fixture
-def card(tiny_card, tiny_folder):
-    for file in tiny_folder.iterdir():
-        shutil.copy(file, user_folder())
-    return tiny_card
-
-
-def textures(seed: int) -> np.ndarray:
-    """Return a picture: fine dark specks on the left, coarse red on the right."""
-    rng = np.random.default_rng(seed)
-    image = np.full((400, 600, 3), 225, np.uint8)
-    image[:, :300] = rng.integers(60, 200, (400, 300, 1))
-    image[:, 300:] = np.kron(rng.integers(80, 180, (50, 38, 1)), np.ones((8, 8, 1)))[:, :300]
-    image[:, 300:, 0] = 220
-    return image
-
-
-def slide_file(folder, seed: int):
-    path = folder / f"slide{seed}.tif"
-    per_cm = 1e4 / 0.5
-    tifffile.imwrite(path, textures(seed), resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
-    return path
 
 
 def mark(name: str, x: float, y: float, side: float = 60.0, id_: str = "") -> Annotation:
@@ -71,8 +45,8 @@ def told(command: list[str], capsys) -> tuple[int, dict, str]:
     return code, json.loads(out.out) if code == 0 else {}, out.err
 
 
-def test_a_model_is_judged_on_what_it_has_not_seen(card, tmp_path, capsys):
-    path = slide_file(tmp_path, 3)
+def test_a_model_is_judged_on_what_it_has_not_seen(card, two_textures, tmp_path, capsys):
+    path = two_textures(3)
     learnt, fresh = some(), some(250)
     bundle = tmp_path / "b.safetensors"
     with open_slide(path) as slide:
@@ -99,14 +73,14 @@ def test_a_model_is_judged_on_what_it_has_not_seen(card, tmp_path, capsys):
     assert "Macro-F1" in capsys.readouterr().out
 
 
-def test_another_slide_is_new_and_missing_classes_are_said(card, tmp_path, capsys):
+def test_another_slide_is_new_and_missing_classes_are_said(card, two_textures, tmp_path, capsys):
     learnt = some()
-    with open_slide(slide_file(tmp_path, 3)) as slide:
+    with open_slide(two_textures(3)) as slide:
         plan = Training(epochs=2, repeats=0, views=1)
         made = train([(slide, marked(*learnt))], card=card, method="head", device="cpu", plan=plan)
         bundle = drain(made)
     events = []
-    with open_slide(slide_file(tmp_path, 4)) as other:
+    with open_slide(two_textures(4)) as other:
         found = drain(check([(other, marked(*learnt[:3]))], bundle, device="cpu"), events.append)
         assert found.absent == ("Red",) and not found.left_out
         assert found.figures["n_regions"] == 3
@@ -171,8 +145,10 @@ def test_places_are_nothing_without_the_slide():
     assert not Seen([]).known and Seen(kept).known
 
 
-def test_regions_that_overlap_are_asked_about_and_answers_are_kept(card, tmp_path, capsys):
-    path = slide_file(tmp_path, 3)
+def test_regions_that_overlap_are_asked_about_and_answers_are_kept(
+    card, two_textures, tmp_path, capsys
+):
+    path = two_textures(3)
     items = [*some(), mark("Red", 50, 50, 60), mark("Red", 60, 32, 3)]
     write_geojson(tmp_path / "m.geojson", marked(*items))
     words = ["train", str(path), "--annotations", str(tmp_path / "m.geojson"), "--model", card.id]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import time
 import numpy as np
 import pytest
 import shapely
-import tifffile
 import torch
 
 from pathotune import cli, drain
@@ -26,38 +24,10 @@ from pathotune.learn.train import train
 from pathotune.marks.annotations import Annotation, AnnotationSet, new_id
 from pathotune.marks.geojson import write_geojson
 from pathotune.models.bundle import ModelBundle
-from pathotune.models.cards import user_folder
 from pathotune.models.tuning._net import Net
-from pathotune.slides.slide import open_slide
 
 QUICK = Training(epochs=4, repeats=2, views=1)
 STEP_S = 0.5  # what a cancel may take
-
-
-@pytest.fixture
-def card(tiny_card, tiny_folder):
-    for file in tiny_folder.iterdir():
-        shutil.copy(file, user_folder())
-    return tiny_card
-
-
-@pytest.fixture
-def path(tmp_path):
-    """Return a slide of two textures: fine dark specks on the left, coarse red on the right."""
-    rng = np.random.default_rng(3)
-    image = np.full((400, 600, 3), 225, np.uint8)
-    image[:, :300] = rng.integers(60, 200, (400, 300, 1))
-    image[:, 300:] = np.kron(rng.integers(80, 180, (50, 38, 1)), np.ones((8, 8, 1)))[:, :300]
-    image[:, 300:, 0] = 220
-    made = tmp_path / "two.tif"
-    tifffile.imwrite(made, image, resolution=(20000,) * 2, resolutionunit="CENTIMETER")
-    return made
-
-
-@pytest.fixture
-def slide(path):
-    with open_slide(path) as opened:
-        yield opened
 
 
 def mark(name: str, x: float, y: float, side: float = 60) -> Annotation:
@@ -211,7 +181,8 @@ def test_memory_may_run_out_anywhere(card, slide, marks, monkeypatch):
         assert bundle.meta["tuning"]["verdict"]["word"] in {"better", "no better", "worse"}
 
 
-def test_killed_in_the_middle_the_best_is_found_again(card, path, marks, tmp_path, capsys):
+def test_killed_in_the_middle_the_best_is_found_again(card, slide, marks, tmp_path, capsys):
+    path = slide.path
     write_geojson(tmp_path / "m.geojson", marks)
     out, so_far = tmp_path / "b.safetensors", tmp_path / "b.so-far.safetensors"
     words = ["train", str(path), "--annotations", str(tmp_path / "m.geojson"), "--model", card.id]

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pytest
 import shapely
-import tifffile
 import torch
 
 from pathotune import cli, drain, places, plugins
@@ -25,37 +24,14 @@ from pathotune.models import extract
 from pathotune.models.backbones import load_backbone
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.cards import card as known_card
-from pathotune.models.cards import user_folder
 from pathotune.models.tuned import METHODS, card_of, config_of
 from pathotune.models.tuning._delta import Setting
 from pathotune.models.tuning._net import Net
 from pathotune.models.tuning._running import TunedEngine, net_of
-from pathotune.slides.slide import Region, open_slide
+from pathotune.slides.slide import Region
 
 QUICK = Training(epochs=3, repeats=2, views=1)
 TUNING = tuple(n for n in plugins.names(METHODS) if n != "linear")
-
-
-@pytest.fixture
-def card(tiny_card, tiny_folder):
-    for file in tiny_folder.iterdir():
-        shutil.copy(file, user_folder())
-    return tiny_card
-
-
-@pytest.fixture
-def slide(tmp_path):
-    """Return a slide of two textures: fine dark specks on the left, coarse red on the right."""
-    rng = np.random.default_rng(3)
-    image = np.full((400, 600, 3), 225, np.uint8)
-    image[:, :300] = rng.integers(60, 200, (400, 300, 1))
-    image[:, 300:] = np.kron(rng.integers(80, 180, (50, 38, 1)), np.ones((8, 8, 1)))[:, :300]
-    image[:, 300:, 0] = 220
-    path = tmp_path / "two.tif"
-    per_cm = 1e4 / 0.5
-    tifffile.imwrite(path, image, resolution=(per_cm, per_cm), resolutionunit="CENTIMETER")
-    with open_slide(path) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import time
 
 import numpy as np
 import pytest
+from shapely.geometry import LineString
 
 from napari_pathotune import _better_model, _model_file
 from napari_pathotune._better_model import BetterModel, methods
@@ -16,6 +17,7 @@ from napari_pathotune._preview import NAME as PREVIEW
 from napari_pathotune._settings_form import SettingsForm
 from pathotune.events import EpochDone, PathotuneError, Progress
 from pathotune.learn.settings import Training
+from pathotune.marks.annotations import Annotation, new_id
 from pathotune.models.bundle import ModelBundle
 from pathotune.models.tuning import full
 from pathotune.places import data_dir
@@ -153,6 +155,19 @@ def test_the_window_may_be_closed_while_it_learns(panel, taught, wait_until):
     session.close()
     assert time.monotonic() - began < 2 and "closed" in taught  # its thread has ended
     assert ModelBundle.load(kept, check=False).classes == ("Blue", "Red")
+
+
+def test_strokes_and_regions_are_learnt_from_together(panel, taught, wait_until):
+    session = panel.session
+    line = LineString([(560, 400), (640, 420)])
+    session.annotations.add(Annotation(new_id(), "Blue", "stroke", line, width=20.0))
+    wait_until(lambda: session.loop.fitted and len(session.loop.fitted.regions) == 3)
+    kinds = {a.kind for a in session.annotations.items}
+    assert kinds == {"rectangle", "stroke"}
+    assert all(n > 0 for n in session.loop._live._marked.counts.values())
+    panel.improve.click()
+    wait_until(lambda: panel.tuning.state == "done")
+    assert {a.kind for a in taught["sources"][0][1].items} == kinds
 
 
 def test_stopping_waits_for_something_to_keep(panel, taught, monkeypatch, wait_until):

@@ -50,6 +50,11 @@ def from_block(default: int = -1) -> Any:
     )
 
 
+def serves_all(architecture: str) -> str | None:
+    """Return why a network cannot be tuned this way; None: it can, whatever it is."""
+    return None
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of a training: what learns, and how fast against the method's own rate."""

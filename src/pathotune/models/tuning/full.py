@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathotune.models.tuning._delta import Delta, Setting, Stage, from_block, setting
+from pathotune.models.tuning._delta import Delta, Setting, Stage, from_block, serves_all, setting
 
 if TYPE_CHECKING:
     from pathotune.models.tuning._trunk import Trunk
@@ -26,9 +26,7 @@ class Config:
     block: int = from_block()
 
 
-def serves(architecture: str) -> str | None:
-    """Return why a network cannot be tuned this way; None: it can."""
-    return None
+serves = serves_all
 
 
 def build(trunk: Trunk, config: Config, setting: Setting) -> Delta:

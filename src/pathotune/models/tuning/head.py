@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pathotune.models.tuning._delta import Delta, Setting
+from pathotune.models.tuning._delta import Delta, Setting, serves_all
 
 if TYPE_CHECKING:
     from pathotune.models.tuning._trunk import Trunk
@@ -24,9 +24,7 @@ class Config:
     """Nothing to set."""
 
 
-def serves(architecture: str) -> str | None:
-    """Return why a network cannot be tuned this way; None: it can."""
-    return None
+serves = serves_all
 
 
 def build(trunk: Trunk, config: Config, setting: Setting) -> Delta:
