@@ -321,19 +321,45 @@ def test_a_network_of_its_own_draws_on_its_own_lattice_and_the_marks_come_back(
     assert session.loop.classmap.classes == ("Blue", "Red")
 
 
-def test_progress_is_in_naparis_activity_area(window):
+def test_progress_is_in_naparis_activity_area(window, wait_until, qtbot):
+    from napari._qt.dialogs.qt_activity_dialog import ActivityToggleItem, QtActivityDialog
+    from napari._qt.widgets.qt_progress_bar import QtLabeledProgressBar
     from napari.utils import progress
+    from qtpy.QtCore import QTimer
 
+    from napari_pathotune import _activity_area
     from napari_pathotune._bus import Activity
 
     _, session = window
-    session.activity_changed.emit(Activity("Reading the tissue", 3, 10))
-    (bar,) = [p for p in progress._all_instances if p.desc.startswith("Reading the tissue")]
-    assert (bar.n, bar.total) == (3, 10)
-    session.activity_changed.emit(Activity("Reading the tissue", 7, 10))
-    assert bar.n == 7
+    toggle = ActivityToggleItem()
+    area = QtActivityDialog(toggle_button=toggle)
+    qtbot.addWidget(toggle)
+    qtbot.addWidget(area)
+
+    def bars():
+        return [p for p in progress._all_instances if p.desc.startswith(_activity_area.NAME)]
+
+    session.activity_changed.emit(Activity("Opening", 1, 2))
     session.activity_changed.emit(None)
-    assert bar not in progress._all_instances
+    session.activity_changed.emit(Activity("Reading the tissue", 3, 10))
+    assert not bars()  # what is over at once needs none
+    wait_until(bars)
+    (bar,) = bars()
+    assert bar.n / bar.total == pytest.approx(0.3, abs=0.01)
+    turns = []
+    QTimer.singleShot(0, lambda: turns.append(1))
+    session.activity_changed.emit(Activity("Reading the tissue", 7, 10, 120.0))
+    assert not turns  # no turn of the event loop, and no redrawing, in the midst of a call
+    assert bar.n / bar.total == pytest.approx(0.7, abs=0.01)
+    (widget,) = area.findChildren(QtLabeledProgressBar)
+    assert "Reading the tissue, about 2 min left" in widget.eta_label.text()
+    at = widget.qt_progress_bar
+    assert at.value() / at.maximum() == pytest.approx(0.7, abs=0.01)
+    session.activity_changed.emit(Activity("Waiting", 0, 0))
+    session.activity_changed.emit(Activity("Reading the tissue", 10, 10))
+    assert at.value() / at.maximum() == pytest.approx(1, abs=0.01)
+    session.activity_changed.emit(None)
+    assert not bars()
 
 
 def test_an_overview_is_too_coarse_for_a_map_and_says_so(quick, window, patches, wait_until):
