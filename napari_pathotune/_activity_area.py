@@ -59,8 +59,11 @@ class ActivityArea:
         """Make the bar, if something still runs."""
         if self._activity is None or self._bar is not None:
             return
-        bar = progress(total=_ENDLESS, initial=_DONE, desc=NAME)
-        if self._activity is None:  # it ended in the turn that napari has just taken
+        self._take(progress(total=_ENDLESS, initial=_DONE, desc=NAME))
+
+    def _take(self, bar: Any) -> None:
+        # in the turn that napari has just taken the work may have ended
+        if self._activity is None or self._bar is not None:
             bar.close()
             return
         self._bar = bar
