@@ -44,9 +44,13 @@ class ClassList(QTreeWidget):
     deleted = Signal(str)
 
     def __init__(
-        self, palette: Sequence[tuple[int, int, int]], parent: QWidget | None = None
+        self,
+        palette: Sequence[tuple[int, int, int]],
+        parent: QWidget | None = None,
+        units: tuple[str, str] = ("region", "regions"),
     ) -> None:
         super().__init__(parent)
+        self._units = units
         self._okabe_ito = list(palette)
         self._shown: list[tuple[str, tuple[int, int, int], int]] = []
         self.setColumnCount(3)
@@ -87,7 +91,7 @@ class ClassList(QTreeWidget):
                 item.setText(KEY, str(row + 1) if row < 9 else "")
                 item.setText(NAME, name)
                 item.setIcon(NAME, swatch(colour))
-                item.setText(COUNT, "1 region" if n == 1 else f"{n} regions")
+                item.setText(COUNT, f"{n:,} {self._units[n != 1]}")
                 item.setData(NAME, Qt.ItemDataRole.UserRole, name)
                 item.setToolTip(KEY, f"Press {row + 1} on the slide to choose {name}")
                 item.setToolTip(

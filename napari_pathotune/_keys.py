@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REGIONS, POINTS, SLIDE = "regions", "points", "slide"
 VIEWER, WINDOW = "viewer", "window"
+NUCLEI = "nuclei"
 BOTH = (REGIONS, POINTS)
 
 
@@ -106,6 +107,25 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
         ),
     ),
     (
+        "Nuclei (while the layer Nuclei is selected)",
+        (
+            Binding(
+                DIGITS,
+                "class of the chosen nuclei",
+                (NUCLEI,),
+                "name_nuclei",
+                "modes of a picture: moving, which the dock's Move does, and transforming",
+            ),
+            Binding(("S",), "choose: click a nucleus, Shift adds", (NUCLEI,), "choose_nuclei"),
+            Binding(("A",), "add: draw round a nucleus", (NUCLEI,), "draw_nucleus"),
+            Binding(("K",), "cut: draw a line through a nucleus", (NUCLEI,), "cut_nucleus"),
+            Binding(("M",), "make one of the chosen nuclei", (NUCLEI,), "merge_nuclei"),
+            Binding(("Delete", "Backspace"), "delete them", (NUCLEI,), "delete_nuclei"),
+            Binding(("Ctrl+Z",), "undo", (NUCLEI,), "undo_nuclei"),
+            Binding(("Ctrl+Shift+Z",), "redo", (NUCLEI,), "redo_nuclei"),
+        ),
+    ),
+    (
         "Looking",
         (
             Binding(
@@ -152,7 +172,7 @@ def bind(target: Any, where: str, actions: Mapping[str, Callable[..., Any]]) -> 
 
 
 def _callback(name: str, key: str, action: Callable[..., Any]) -> Callable[[Any], Any]:
-    if name == "choose_class":
+    if name in ("choose_class", "name_nuclei"):
         return lambda _target: _quiet(action, int(key))
     if name == "hold_to_pan":
 

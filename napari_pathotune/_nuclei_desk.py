@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_pathotune._jobs import Task
     from napari_pathotune._session import Session
     from pathotune.events import Event, Job, PathotuneError
+    from pathotune.marks.classes import AnnotationClass
     from pathotune.nuclei.edits import Edits
     from pathotune.nuclei.query import Nuclei
     from pathotune.slides.geometry import Region
@@ -49,6 +50,7 @@ class Found:
     nuclei: Nuclei
     edits: Edits
     measures: tuple[str, ...]
+    classes: tuple[AnnotationClass, ...]
 
 
 class NucleiDesk(QObject):
@@ -63,6 +65,8 @@ class NucleiDesk(QObject):
     state_changed(RunState)
     noted(str)
         What the segmenter wants the user to know.
+    classes_changed()
+        The classes that nuclei can be given, their names or colours.
 
     Attributes
     ----------
@@ -80,6 +84,7 @@ class NucleiDesk(QObject):
     grown = Signal()
     state_changed = Signal(object)
     noted = Signal(str)
+    classes_changed = Signal()
 
     def __init__(self, session: Session) -> None:
         from pathotune.nuclei.segmenter import DEFAULT
@@ -90,6 +95,7 @@ class NucleiDesk(QObject):
         self.nuclei: Nuclei | None = None
         self.edits: Edits | None = None
         self.measures: tuple[str, ...] = ()
+        self.classes: tuple[AnnotationClass, ...] = ()
         self.state = RunState()
         self._task: Task | None = None
         self._prepared: tuple[Any, Any] | None = None
@@ -198,7 +204,7 @@ class NucleiDesk(QObject):
 
     def _finished(self, found: Found) -> None:
         self._task = None
-        self._show(found.nuclei, found.edits, found.measures)
+        self._take(found)
         self._say(RunState())
 
     def _on_error(self, error: PathotuneError) -> None:
@@ -226,6 +232,30 @@ class NucleiDesk(QObject):
             old.close()
         self.replaced.emit()
 
+    def _take(self, found: Found) -> None:
+        self.classes = found.classes or self.classes
+        self._show(found.nuclei, found.edits, found.measures)
+        self.classes_changed.emit()
+
+    def set_classes(self, classes: tuple[AnnotationClass, ...]) -> None:
+        """Take other classes that nuclei can be given; they are kept for the slide."""
+        slide, self.classes = self.session.slide, classes
+        self.classes_changed.emit()
+        if slide is not None:
+            self.session.run(
+                "files",
+                lambda: files.write_classes(slide, classes),
+                what="Keeping the classes",
+                where="nuclei",
+                quiet=True,
+            )
+
+    @property
+    def own_colours(self) -> tuple[tuple[str, tuple[int, int, int]], ...]:
+        """Class and colour, as the user gave them: to nuclei first, else to tissue."""
+        own = {c.name: c.colour for c in self.session.annotations.classes}
+        return tuple((own | {c.name: c.colour for c in self.classes}).items())
+
     def open(self, path: Path) -> None:
         """Open a file of nuclei of this slide, with the corrections made on it (files lane)."""
         slide = self.session.slide
@@ -239,7 +269,7 @@ class NucleiDesk(QObject):
             key="nuclei-open",
             replace=True,
             quiet=True,
-            on_done=lambda found: self._show(found.nuclei, found.edits, found.measures),
+            on_done=self._take,
         )
 
     def _join_edits(self) -> None:
@@ -266,7 +296,7 @@ class NucleiDesk(QObject):
 
     def _on_slide(self, *_: Any) -> None:
         self.cancel()
-        self._prepared = None
+        self._prepared, self.classes = None, ()
         self._show(None, None)
         slide = self.session.slide
         if slide is not None and slide.mpp is not None:
@@ -291,7 +321,7 @@ def opened(path: Path, slide: Slide) -> Found:
     from pathotune.nuclei.query import Nuclei
 
     nuclei = Nuclei.open(path)
-    return Found(nuclei, edits_of(nuclei, slide), nuclei.measures)
+    return Found(nuclei, edits_of(nuclei, slide), nuclei.measures, files.read_classes(slide))
 
 
 def _growing(job: Job[dict[str, Any]], nuclei: Nuclei, seen: set[Path], slide: Slide) -> Job[Found]:

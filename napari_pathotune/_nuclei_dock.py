@@ -22,9 +22,15 @@ from napari_pathotune import _forms as forms
 from napari_pathotune import _layers
 from napari_pathotune import _nuclei_segmenters as segmenters
 from napari_pathotune._notice import Notice
+from napari_pathotune._nuclei_correct import CorrectNuclei
 from napari_pathotune._nuclei_desk import NucleiDesk
+<<<<<<< HEAD
 from napari_pathotune._nuclei_learning import LearnNuclei
+=======
+from napari_pathotune._nuclei_hand import NucleiHand
+>>>>>>> 9b4b342 (Nuclei are chosen, drawn, cut, joined, deleted and named by hand, with undo; small moves need no new picture)
 from napari_pathotune._nuclei_look import NucleiLook
+from napari_pathotune._nuclei_naming import NameNuclei
 from napari_pathotune._nuclei_under import UnderCursor
 from napari_pathotune._nuclei_view import NucleiView
 from napari_pathotune._session import Session
@@ -32,6 +38,7 @@ from napari_pathotune._session import Session
 if TYPE_CHECKING:
     from napari.viewer import Viewer
     from qtpy.QtCore import QSize
+    from superqt import QCollapsible
 
     from napari_pathotune._bus import Failure
     from pathotune.slides.geometry import Region
@@ -93,10 +100,20 @@ class NucleiDock(QWidget):
         self.count.setWordWrap(True)
         self.look = NucleiLook(self.view)
         self.under = UnderCursor(self.desk)
+<<<<<<< HEAD
         self.learning = LearnNuclei(self.desk)
         self.learning.learnt.connect(self._on_learnt)
         self.learn = forms.fold("Learn nuclei on this slide")
         self.learn.addWidget(self.learning)
+=======
+        self.hand = NucleiHand.of(self.view)
+        self.correct = CorrectNuclei(self.hand)
+        self.naming = NameNuclei(self.hand)
+        self.folds: dict[str, QCollapsible] = {}
+        for title, content in (("Correct", self.correct), ("Classes of nuclei", self.naming)):
+            fold = self.folds[title] = forms.fold(title)
+            fold.addWidget(content)
+>>>>>>> 9b4b342 (Nuclei are chosen, drawn, cut, joined, deleted and named by hand, with undo; small moves need no new picture)
 
         middle = QWidget()
         column = QVBoxLayout(middle)
@@ -108,6 +125,8 @@ class NucleiDock(QWidget):
         column.addWidget(self.count)
         column.addWidget(self.look)
         column.addWidget(self.under)
+        for fold in self.folds.values():
+            column.addWidget(fold)
         column.addStretch(1)
         self.bar = QProgressBar()
         self.stop = forms.small("Cancel", "Stop now; what was found is kept", self.desk.cancel)
@@ -209,6 +228,8 @@ class NucleiDock(QWidget):
         self.empty.setVisible(nuclei is None)
         self.look.setVisible(there)
         self.under.setVisible(there)
+        for fold in self.folds.values():
+            fold.setVisible(there)
         if nuclei is None:
             self.count.setText("")
         elif not there and not state.running:

@@ -6,15 +6,18 @@ and region. The newest one is opened with the slide.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathotune.marks.classes import AnnotationClass
     from pathotune.slides.geometry import Region
     from pathotune.slides.slide import Slide
 
 PARTS = ".parts"
 EDITS = "corrections.jsonl"
+CLASSES = "classes.json"
 
 
 def folder(slide: Slide) -> Path:
@@ -53,3 +56,29 @@ def latest(slide: Slide) -> Path | None:
         if out not in found and any(parts.glob("tile_*.parquet")):
             found[out] = parts.stat().st_mtime
     return max(found, key=lambda p: found[p], default=None)
+
+
+def read_classes(slide: Slide) -> tuple[AnnotationClass, ...]:
+    """Return the classes that nuclei of a slide were given names for; none if unreadable."""
+    from pathotune.marks.classes import AnnotationClass
+
+    try:
+        told = json.loads((folder(slide) / CLASSES).read_text(encoding="utf-8"))
+        return tuple(AnnotationClass(str(n), (int(r), int(g), int(b))) for n, (r, g, b) in told)
+    except (OSError, ValueError, TypeError):
+        return ()
+
+
+def write_classes(slide: Slide, classes: tuple[AnnotationClass, ...]) -> None:
+    """Keep the classes of a slide's nuclei.
+
+    Raises
+    ------
+    PathotuneError
+        They cannot be saved.
+    """
+    from pathotune.marks.geojson import write_atomically
+
+    folder(slide).mkdir(parents=True, exist_ok=True)
+    told = json.dumps([[c.name, list(c.colour)] for c in classes]).encode()
+    write_atomically(folder(slide) / CLASSES, lambda f: f.write(told))

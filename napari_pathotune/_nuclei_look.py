@@ -74,6 +74,7 @@ class NucleiLook(QWidget):
             (view.changed, self._refresh_soon),
             (view.desk.replaced, self._refresh_soon),
             (view.desk.grown, self._refresh_soon),
+            (view.desk.classes_changed, self._refresh_soon),
         )
         self.refresh()
 
@@ -115,9 +116,7 @@ class NucleiLook(QWidget):
 
     def _list_classes(self, nuclei: Any) -> None:
         counts = nuclei.counts()
-        session = self._view.desk.session
-        own = tuple((c.name, c.colour) for c in session.annotations.classes)
-        colours = class_colours(nuclei.classes, own)
+        colours = class_colours(nuclei.classes, self._view.desk.own_colours)
         now = [(n, colours[n], c) for n, c in counts.items()]
         if now == self._legend_now:
             return

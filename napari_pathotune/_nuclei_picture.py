@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from vispy.scene.visuals import Image
+from vispy.scene.visuals import Image, Line
 from vispy.visuals.transforms import STTransform
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -25,6 +27,9 @@ class PictureNode(Image):
         self.set_gl_state("translucent", depth_test=False)
         self.unfreeze()
         self.placed: tuple[float, float, float, float] | None = None
+        self.line = Line(color="white", width=2, method="gl", parent=parent)
+        self.line.set_gl_state("translucent", depth_test=False)
+        self.line.order, self.line.visible = 1, False
         self.freeze()
 
     def lay(self, pixels: NDArray[Any], box: tuple[float, float, float, float]) -> None:
@@ -43,4 +48,12 @@ class PictureNode(Image):
         scale = (b[0] - a[0]) / width, (b[1] - a[1]) / height
         self.transform = STTransform(scale=scale, translate=a)
         self.placed = box
+        self.update()
+
+    def trace(self, points: Sequence[tuple[float, float]]) -> None:
+        """Show a line of world points, columns and rows; fewer than two take it away."""
+        self.line.visible = len(points) > 1
+        if self.line.visible:
+            over = self.parent.transform
+            self.line.set_data(np.array([over.imap(p)[:2] for p in points], np.float32))
         self.update()

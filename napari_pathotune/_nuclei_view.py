@@ -21,6 +21,8 @@ from napari_pathotune._nuclei_colours import Colouring, codes_of, range_of, tabl
 from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from napari_pathotune._nuclei_desk import NucleiDesk
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
 
 NAME = "Nuclei"
 WAIT_MS = 25  # from a movement to the next drawing
-BEYOND = 0.2  # of the screen, on each side
+BEYOND = 0.25  # of the screen, on each side
 NUCLEUS_UM = 8.0
 HEAT_UM = 40.0  # the density is a mean over about this much around
 OUTLINED, DOTTED = 4.5, 1.5  # a nucleus' pixels on the screen from which it is drawn so
@@ -68,6 +70,7 @@ class NucleiView(QObject):
         self.shown: Shown | None = None
         self.layer: Any = None
         self._visual: Any = None
+        self._stale = True
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(WAIT_MS)
@@ -76,11 +79,11 @@ class NucleiView(QObject):
         desk.grown.connect(self.refresh)
         viewer = desk.session.viewer
         if viewer is not None:
-            viewer.scene.camera.events.center.connect(self.refresh)
-            viewer.scene.camera.events.zoom.connect(self.refresh)
-            viewer.canvas.events.size.connect(self.refresh)
+            viewer.scene.camera.events.center.connect(self._on_camera)
+            viewer.scene.camera.events.zoom.connect(self._on_camera)
+            viewer.canvas.events.size.connect(self._on_camera)
         desk.session.closed.connect(self._let_go)
-        desk.session.annotations_changed.connect(self._on_marks)
+        desk.classes_changed.connect(self.refresh)
         self._on_replaced()
 
     @classmethod
@@ -108,8 +111,19 @@ class NucleiView(QObject):
         self.chosen = rows
         self.refresh()
 
+    def trace(self, path: Sequence[tuple[float, float]]) -> None:
+        """Show the line under the hand, level-0 (x, y); an empty one takes it away."""
+        slide = self.desk.session.slide
+        if self._visual is not None and slide is not None:
+            sy, sx = _layers.pixel_scale(slide)
+            self._visual.trace([((x - 0.5) * sx, (y - 0.5) * sy) for x, y in path])
+
     def refresh(self, *_: Any) -> None:
         """Draw anew, soon."""
+        self._stale = True
+        self._on_camera()
+
+    def _on_camera(self, _event: Any = None) -> None:
         if self.layer is not None and not self._soon.isActive():
             self._soon.start()
 
@@ -125,7 +139,7 @@ class NucleiView(QObject):
         if self.layer is None or self.layer not in viewer.layers:
             self._drop()
             self.layer = _layers.add_handle(viewer, slide, name=NAME)
-            self.layer.events.visible.connect(self.refresh)
+            self.layer.events.visible.connect(self._on_camera)
             self.layer.events.opacity.connect(self._on_opacity)
             self._visual = _picture_node(viewer, self.layer)
         self.refresh()
@@ -134,7 +148,7 @@ class NucleiView(QObject):
         viewer, layer = self.desk.session.viewer, self.layer
         self.layer = self.shown = None
         if self._visual is not None:
-            self._visual.parent = None
+            self._visual.line.parent = self._visual.parent = None
             self._visual = None
         if layer is not None and viewer is not None and layer in viewer.layers:
             viewer.layers.remove(layer)
@@ -143,14 +157,10 @@ class NucleiView(QObject):
         self._soon.stop()
         viewer = self.desk.session.viewer
         if viewer is not None:
-            viewer.scene.camera.events.center.disconnect(self.refresh)
-            viewer.scene.camera.events.zoom.disconnect(self.refresh)
-            viewer.canvas.events.size.disconnect(self.refresh)
+            viewer.scene.camera.events.center.disconnect(self._on_camera)
+            viewer.scene.camera.events.zoom.disconnect(self._on_camera)
+            viewer.canvas.events.size.disconnect(self._on_camera)
         self.layer = self._visual = None
-
-    def _on_marks(self, change: Any) -> None:
-        if getattr(change, "classes_changed", False):
-            self.refresh()
 
     def _on_opacity(self, _event: Any = None) -> None:
         if self._visual is not None and self.layer is not None:
@@ -184,19 +194,31 @@ class NucleiView(QObject):
         width, height = int(np.ceil((x1 - x0) / step_x)), int(np.ceil((y1 - y0) / step_y))
         return Frame(float(x0), float(y0), step_x, step_y, max(1, width), max(1, height))
 
+    def _covers(self) -> bool:
+        """Whether the picture that is there will do: nothing new, same zoom, all in it."""
+        viewer, slide, shown = self.desk.session.viewer, self.desk.session.slide, self.shown
+        if self._stale or shown is None or viewer is None or slide is None:
+            return False
+        seen, old = _layers.view_region(viewer, slide), shown.frame
+        step = 1 / (viewer.scene.camera.zoom * _layers.pixel_scale(slide)[1] * _pixel_ratio(viewer))
+        if seen is None or abs(step / old.step_x - 1) > 1e-4:
+            return False
+        x0, y0, x1, y1 = old.box
+        return x0 <= seen.x and y0 <= seen.y and x1 >= seen.x1 - 1 and y1 >= seen.y1 - 1
+
     def _draw(self) -> None:
         nuclei, session = self.desk.nuclei, self.desk.session
         layer, frame = self.layer, self.frame()
         if nuclei is None or frame is None or layer is None or not layer.visible:
             return
-        if session.slide is None or self._visual is None:
+        if session.slide is None or self._visual is None or self._covers():
             return
+        self._stale = False
         diameter = NUCLEUS_UM / (frame.step_x * (session.slide.mpp or 1.0))
         drawn: Drawn = "outlines" if diameter >= OUTLINED else "dots"
         if self.style == "density" or diameter < DOTTED:
             drawn = "density"
-        own = {c.name: c.colour for c in session.annotations.classes}
-        how = replace(self.colouring, own=tuple(own.items()))
+        how = replace(self.colouring, own=self.desk.own_colours)
         filled, chosen = self.style == "filled", self.chosen
         session.run(
             "fast",
@@ -211,6 +233,8 @@ class NucleiView(QObject):
 
     def _lay_down(self, shown: Shown | None) -> None:
         slide, visual = self.desk.session.slide, self._visual
+        if shown is None:  # the nuclei were closed meanwhile
+            self._stale = True
         if shown is None or visual is None or slide is None or self.layer is None:
             return
         self.shown = shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,10 @@ def test_every_clash_with_napari_is_meant_and_told(desk):
         _keys.POINTS: desk.board.points.make(),
         _keys.VIEWER: desk.viewer,
         _keys.SLIDE: desk.session.slide_layer,
+        _keys.NUCLEI: desk.viewer.add_image(np.zeros((2, 2, 4), np.uint8), rgb=True),
     }
+    actions = {b.action: lambda *_: None for b in _keys.bindings(_keys.NUCLEI)}
+    _keys.bind(targets[_keys.NUCLEI], _keys.NUCLEI, actions)
     taken = {where: naparis_keys(target) for where, target in targets.items()}
     assert "3" in taken[_keys.REGIONS] and "B" in taken[_keys.REGIONS]
     told = set()

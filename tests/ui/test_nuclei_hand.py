@@ -1,0 +1,190 @@
+"""Correcting and naming nuclei with a real mouse and real keys on the real window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
+
+from napari_pathotune import _nuclei_files as files
+from napari_pathotune._nuclei_dock import NucleiDock
+from napari_pathotune._session import Session
+
+
+def ring(x, y, r, n=24):
+    t = np.linspace(0, 2 * np.pi, n + 1)
+    out = np.stack([x + r * np.cos(t), y + r * np.sin(t)], 1)
+    out[-1] = out[0]
+    return out.astype(np.float32)
+
+
+SPOTS = [(150, 150), (250, 150), (350, 150), (150, 300), (250, 300), (350, 300)]
+
+
+def write_store(slide):
+    """Write six round nuclei as the store of a slide."""
+    import pyarrow.parquet as pq
+
+    from pathotune.nuclei.measure import MEASURES
+    from pathotune.nuclei.store import to_arrow
+
+    rings = [ring(x, y, 16) for x, y in SPOTS]
+    n = len(rings)
+    rows = {m: np.linspace(1, 2, n) for m in MEASURES} | {"confidence": np.ones(n)}
+    rows |= {"x": np.array([s[0] for s in SPOTS]), "y": np.array([s[1] for s in SPOTS])}
+    boxes = np.array([(*r.min(0), *r.max(0)) for r in rings])
+    rows |= dict(zip(("x0", "y0", "x1", "y1"), boxes.T, strict=True)) | {"outline": rings}
+    about = {"mpp": 1.0, "segmenter": "made", "area_mm2": 0.5}
+    path = files.place(slide, "made", None)
+    pq.write_table(to_arrow(rows, about), path)
+    return path
+
+
+class Bench:
+    """A window with six nuclei under the mouse."""
+
+    def __init__(self, viewer, session, dock, wait_until):
+        self.viewer, self.session, self.dock, self.wait = viewer, session, dock, wait_until
+        self.canvas = viewer.window._qt_viewer.canvas.native
+
+    @property
+    def nuclei(self):
+        return self.dock.desk.nuclei
+
+    def at(self, x, y):
+        camera = self.viewer.scene.camera
+        row = ((y - 0.5) - camera.center[-2]) * camera.zoom + self.canvas.height() / 2
+        column = ((x - 0.5) - camera.center[-1]) * camera.zoom + self.canvas.width() / 2
+        return QPoint(round(column), round(row))
+
+    def hover(self, x, y, held=False):
+        place = self.at(x, y)
+        none, left = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton
+        event = QMouseEvent(
+            QEvent.Type.MouseMove,
+            QPointF(place),
+            QPointF(self.canvas.mapToGlobal(place)),
+            none,
+            left if held else none,
+            Qt.KeyboardModifier.NoModifier,
+        )
+        QApplication.instance().sendEvent(self.canvas, event)
+        QTest.qWait(8)
+
+    def click(self, x, y, shift=False):
+        self.hover(x, y)
+        held = Qt.KeyboardModifier.ShiftModifier if shift else Qt.KeyboardModifier.NoModifier
+        QTest.mouseClick(self.canvas, Qt.MouseButton.LeftButton, held, self.at(x, y))
+        self.settle()
+
+    def drag(self, *places):
+        self.hover(*places[0])
+        QTest.mousePress(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*places[0]))
+        for place in places[1:]:
+            self.hover(*place, held=True)
+        QTest.mouseRelease(self.canvas, Qt.MouseButton.LeftButton, pos=self.at(*places[-1]))
+        self.settle()
+
+    def key(self, code, held=Qt.KeyboardModifier.NoModifier):
+        QTest.keyClick(self.canvas, code, held)
+        self.settle()
+
+    def settle(self):
+        QTest.qWait(20)
+        self.wait(lambda: not self.dock.hand.busy and self.session.jobs.idle)
+
+
+@pytest.fixture
+def bench(quick, make_napari_viewer, patches, wait_until):
+    viewer = make_napari_viewer(show=True)
+    viewer.window.resize(1000, 700)
+    session = Session.of(viewer)
+    session.loop.pause()
+    session.open(patches)
+    wait_until(lambda: session.slide is not None and session.tissue is not None)
+    write_store(session.slide)
+    session.set_mpp(1.0)
+    dock = NucleiDock(viewer, session)
+    viewer.window.add_dock_widget(dock, name="Nuclei", area="right")
+    wait_until(lambda: dock.desk.edits is not None and session.jobs.idle)
+    viewer.reset_view()
+    QTest.qWait(50)
+    made = Bench(viewer, session, dock, wait_until)
+    made.settle()
+    return made
+
+
+def test_choose_delete_draw_cut_join_and_undo(bench):
+    dock, hand = bench.dock, bench.dock.hand
+    bench.click(*SPOTS[0])
+    assert hand.chosen == ()  # no tool in the hand: nothing happens by accident
+    dock.correct.tools["choose"].click()
+    bench.click(*SPOTS[0])
+    assert hand.chosen == (0,)
+    bench.click(*SPOTS[1], shift=True)
+    assert set(hand.chosen) == {0, 1}
+    assert dock.correct.said.text() == "2 nuclei are chosen."
+    bench.click(450, 220)
+    assert hand.chosen == ()
+    bench.click(*SPOTS[0])
+    bench.key(Qt.Key.Key_Delete)
+    assert len(bench.nuclei) == 5
+    dock.correct.undo.click()
+    bench.settle()
+    assert len(bench.nuclei) == 6
+    dock.correct.redo.click()
+    bench.settle()
+    assert len(bench.nuclei) == 5
+    bench.key(Qt.Key.Key_A)
+    assert hand.tool == "draw"
+    bench.drag(*[tuple(p) for p in ring(450, 300, 25, 14)])
+    assert len(bench.nuclei) == 6
+    (new,) = hand.chosen
+    assert np.hypot(*(bench.nuclei.xy[new] - (450, 300))) < 6
+    bench.key(Qt.Key.Key_K)
+    bench.drag((450, 260), (450, 280), (450, 300), (450, 320), (450, 345))
+    assert len(bench.nuclei) == 7
+    assert len(hand.chosen) == 2
+    bench.key(Qt.Key.Key_M)
+    assert len(bench.nuclei) == 6
+    dock.correct.tools["choose"].click()
+    bench.click(*SPOTS[4])
+    dock.correct.tools["redraw"].click()
+    bench.drag(*[tuple(p) for p in ring(*SPOTS[4], 30, 14)])
+    assert len(bench.nuclei) == 6
+    (row,) = hand.chosen
+    assert bench.nuclei.values(row)["area_um2"] > 2000
+    bench.drag((10, 10), (12, 12), (20, 20), (30, 20))
+    assert dock.notice.isVisible() or dock.correct.said.text()
+
+
+def test_names_by_digit_are_kept_for_the_slide_and_a_new_run(bench):
+    dock, session = bench.dock, bench.session
+    assert "Add two classes" in dock.naming.said.text()
+    dock.naming.add_class("Tumour cell")
+    dock.naming.add_class("Lymphocyte")
+    bench.settle()
+    bench.key(Qt.Key.Key_S) if dock.hand.take("choose") else None
+    bench.click(*SPOTS[2])
+    bench.key(Qt.Key.Key_2)
+    bench.click(*SPOTS[3])
+    bench.key(Qt.Key.Key_1)
+    assert dock.desk.edits.named == {2: "Lymphocyte", 3: "Tumour cell"}
+    assert bench.nuclei.counts() == {"Nucleus": 4, "Lymphocyte": 1, "Tumour cell": 1}
+    assert "at least three of Tumour cell" in dock.naming.said.text()
+    bench.key(Qt.Key.Key_7)
+    assert "no class 7" in dock.correct.said.text()
+    slide = session.slide
+    write_store(slide)  # another run
+    dock.desk.open(files.latest(slide))
+    bench.settle()
+    assert dock.desk.edits.named == {2: "Lymphocyte", 3: "Tumour cell"}
+    assert [c.name for c in dock.desk.classes] == ["Tumour cell", "Lymphocyte"]
+    dock.naming._rename("Lymphocyte", "Plasma cell")
+    bench.settle()
+    assert dock.desk.edits.named[2] == "Plasma cell"
+    dock.naming._delete("Plasma cell")
+    assert len(dock.desk.classes) == 2  # a class in use is not lost
