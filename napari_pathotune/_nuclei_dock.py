@@ -24,11 +24,8 @@ from napari_pathotune import _nuclei_segmenters as segmenters
 from napari_pathotune._notice import Notice
 from napari_pathotune._nuclei_correct import CorrectNuclei
 from napari_pathotune._nuclei_desk import NucleiDesk
-<<<<<<< HEAD
-from napari_pathotune._nuclei_learning import LearnNuclei
-=======
 from napari_pathotune._nuclei_hand import NucleiHand
->>>>>>> 9b4b342 (Nuclei are chosen, drawn, cut, joined, deleted and named by hand, with undo; small moves need no new picture)
+from napari_pathotune._nuclei_learning import LearnNuclei
 from napari_pathotune._nuclei_look import NucleiLook
 from napari_pathotune._nuclei_naming import NameNuclei
 from napari_pathotune._nuclei_under import UnderCursor
@@ -100,12 +97,10 @@ class NucleiDock(QWidget):
         self.count.setWordWrap(True)
         self.look = NucleiLook(self.view)
         self.under = UnderCursor(self.desk)
-<<<<<<< HEAD
         self.learning = LearnNuclei(self.desk)
         self.learning.learnt.connect(self._on_learnt)
         self.learn = forms.fold("Learn nuclei on this slide")
         self.learn.addWidget(self.learning)
-=======
         self.hand = NucleiHand.of(self.view)
         self.correct = CorrectNuclei(self.hand)
         self.naming = NameNuclei(self.hand)
@@ -113,7 +108,6 @@ class NucleiDock(QWidget):
         for title, content in (("Correct", self.correct), ("Classes of nuclei", self.naming)):
             fold = self.folds[title] = forms.fold(title)
             fold.addWidget(content)
->>>>>>> 9b4b342 (Nuclei are chosen, drawn, cut, joined, deleted and named by hand, with undo; small moves need no new picture)
 
         middle = QWidget()
         column = QVBoxLayout(middle)
