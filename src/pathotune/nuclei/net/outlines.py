@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class Cut:
     """Bars between 0 and 1; areas in um2."""
 
-    nucleus: float = 0.45
+    nucleus: float = 0.4
     seed: float = 0.45
-    edge: float = 0.2  # how much of the edge's probability is taken off the depth
+    edge: float = 0.4  # how much of the edge's probability is taken off the depth
     min_um2: float = 12.0
     max_um2: float = 800.0
 
