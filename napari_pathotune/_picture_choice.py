@@ -82,6 +82,9 @@ class PictureChoice(QWidget):
         names = slide.channels
         if names:
             self.channel.addItem("Together: " + ", ".join(names[:3]), None)
+            shown = zip(("Red", "green", "blue"), names, strict=False)
+            tip = ", ".join(f"{colour}: {name}" for colour, name in shown)
+            self.channel.setItemData(0, tip, Qt.ItemDataRole.ToolTipRole)
         for i, name in enumerate(names, start=1):
             self.channel.addItem(name, i)
         self.channel.setCurrentIndex(slide.view.channel or 0)

@@ -56,13 +56,16 @@ def origin(slide: Slide) -> str:
     if slide.vendor != "unknown":
         vendor = VENDORS.get(slide.vendor, slide.vendor)
         parts.append(vendor[:1].upper() + vendor[1:])
-    return " · ".join([*parts, f"{n} level{'s' if n > 1 else ''}"])
+    parts.append(f"{n} level{'s' if n > 1 else ''}")
+    if slide.times > 1:
+        parts.append(f"first of {slide.times} times")
+    return " · ".join(parts)
 
 
 def stain(slide: Slide) -> str:
     """Return a warning for slides the models were not made for, or nothing."""
     kind = KINDS.get(slide.kind)
-    what = f"This is {kind}." if kind else slide.stain_problem
+    what = f"This is {kind}." if kind and not slide.channels else slide.stain_problem
     if not what:
         return ""
     return f"{what} It can be looked at and marked; the models were made for H&E."

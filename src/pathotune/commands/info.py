@@ -57,6 +57,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             ],
             "z": slide.view.z,
             "depth": slide.depth,
+            "times": slide.times,
             "channel": slide.view.channel,
             "channels": list(slide.channels),
             "has_icc": slide.has_icc,

@@ -20,6 +20,7 @@ from pathotune.maps.frame import Frame, where_to_look
 from pathotune.maps.paint import paint
 from pathotune.models.features import FeatureStore, compute_features
 from pathotune.models.tuned import TunedCard, card_of, head_of
+from pathotune.slides.stain import picture_problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,14 +101,9 @@ def predict(
             f"{bundle.meta.get('made_for') or card.made_for}. Judge the map with care.",
             "warning",
         )
-    learnt = {bool(p.get("icc")) for p in bundle.meta.get("pictures") or ()}
-    if learnt and bool(slide.view.icc) not in learnt:
-        yield Note(
-            "The model learnt from colours "
-            f"{'without' if slide.view.icc else 'with'} the colour profile applied; this slide is "
-            f"shown {'with' if slide.view.icc else 'without'} it. Switch it to judge alike.",
-            "warning",
-        )
+    other = picture_problem(slide.view, bundle.meta.get("pictures") or ())
+    if other:
+        yield Note(other, "warning")
     on_tissue = grid.tokens(mask)
     if not on_tissue[frame.box].any():
         yield Note("No tissue was found here; the map is empty.", "warning")

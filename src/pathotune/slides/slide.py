@@ -25,6 +25,7 @@ from pathotune.slides.geometry import Level, Region
 from pathotune.slides.levels import LevelArray, pyramid
 from pathotune.slides.placing import place_levels
 from pathotune.slides.scaled import read_downsampled
+from pathotune.slides.unreadable import refusal
 from pathotune.slides.view import Scene, View, remember
 
 if TYPE_CHECKING:
@@ -61,8 +62,9 @@ class Slide:
         Why the file's own value was not taken.
     view : View
         Which scene, depth and channel it is, and whether colours are corrected.
-    scenes, depth, channels, has_icc
-        What there is to choose from; no scenes or channels where there is one.
+    scenes, depth, channels, has_icc, times
+        What there is to choose from; no scenes or channels where there is one. Of several
+        times the first is shown.
     view_key : str
         Under what the choice is kept.
     kind : {"brightfield", "fluorescence", "grey"}
@@ -79,12 +81,11 @@ class Slide:
             self._correct = to_srgb(reader.icc_profile)
         self.has_icc = bool(reader.icc_profile)
         self.scenes: tuple[Scene, ...] = reader.scenes
-        self.depth, self.channels = reader.depth, reader.channels
+        self.depth, self.channels, self.times = reader.depth, reader.channels, reader.times
         corrected = self._correct is not None
         self.view = View(reader.scene, reader.z, reader.channel, corrected)
-        self.source = path
+        self.path = self.source = path
         self.view_key = ""
-        self.path = path
         self.name = path.name
         self.reader = key
         if not reader.sizes or min(map(min, reader.sizes)) < 1:
@@ -148,11 +149,12 @@ class Slide:
 
     def _judge(self) -> None:
         if self._kind is None:
-            from pathotune.slides.stain import kind_of, stain_problem
+            from pathotune.slides import stain
 
             small = self.thumbnail(512)
-            self._stain_problem = stain_problem(small)
-            self._kind = kind_of(small)
+            told = stain.channel_problem(self.channels, self.view.channel)
+            self._stain_problem = told or stain.stain_problem(small)
+            self._kind = stain.kind_of(small)
 
     def with_mpp(self, mpp: float, *, remember: bool = True) -> None:
         """Take the user's um/px, and keep it for this slide.
@@ -358,12 +360,8 @@ def open_slide(path: str | Path, mpp: float | None = None, view: View | None = N
         found = folders.inside(source, view)
         path = found.path
         module = _claimed(path)
-        empty = path.stat().st_size == 0
-        if module is None and path.is_dir():
-            raise PathotuneError(
-                f"{source.name} is a folder without a slide that can be told.",
-                "Choose a slide file inside it.",
-            )
+        if module is None:
+            raise refusal(path)
     except FileNotFoundError as error:
         raise PathotuneError(f"There is no file {path}.", "Check the name.") from error
     except OSError as error:
@@ -371,12 +369,6 @@ def open_slide(path: str | Path, mpp: float | None = None, view: View | None = N
             f"{path.name} cannot be opened ({error.strerror}).",
             "Check that you may read it and that its drive is connected.",
         ) from error
-    if module is None:
-        what = "is empty" if empty else "is not a slide or image of a known format"
-        raise PathotuneError(
-            f"{path.name} {what}.",
-            "Open SVS, NDPI, MRXS, SCN, BIF, VMS, DICOM, TIFF, OME-TIFF, PNG or JPEG.",
-        )
     # where the folder chose among slides, the file itself holds one scene
     reader = module.open_reader(path, replace(view, scene=None) if found.scenes else view)
     if found.scenes:

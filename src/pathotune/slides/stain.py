@@ -2,17 +2,22 @@
 
 Every model here was made for brightfield H&E. Fluorescence and grey pictures
 open and can be looked at; a model says plainly that it was made for something
-else. Judged from a thumbnail, by brightness and colour alone.
+else, or learnt from another depth or channel. Judged from a thumbnail, by
+brightness and colour, and from what the file says of its channels.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from numpy.typing import NDArray
+
+    from pathotune.slides.view import View
 
 
 def kind_of(thumbnail: NDArray[np.uint8]) -> Literal["brightfield", "fluorescence", "grey"]:
@@ -37,6 +42,58 @@ def _stained_on_black(lit: NDArray[np.int16]) -> bool:
     darkest = lit.min(axis=1)
     light = float(np.mean(darkest > 60)) > 0.6  # fluorescence lacks some colour altogether
     return light and float(np.mean(lit.max(axis=1) - darkest > 12)) > 0.5
+
+
+def channel_problem(names: Sequence[str], chosen: int | None) -> str:
+    """Say in a sentence that channels are no stain; nothing for a picture without channels.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of the file's channels; empty for colour.
+    chosen : int or None
+        Number of the one that is shown, from 1; None: the first three together.
+    """
+    if not names:
+        return ""
+    if chosen is not None:
+        return f"One channel, {names[chosen - 1]}, is shown in grey."
+    shown = zip(names, ("red", "green", "blue"), strict=False)
+    said = ", ".join(f"{name} in {colour}" for name, colour in shown)
+    return f"Channels are shown as colours, {said}; they are not stains."
+
+
+def picture_problem(now: View, learnt: Iterable[Mapping[str, Any]]) -> str:
+    """Say what differs between the picture shown and those a model learnt from; else nothing.
+
+    Parameters
+    ----------
+    now : View
+        What is shown.
+    learnt : iterable of mapping
+        `View.words` of the pictures that the model learnt from.
+    """
+    pictures = list(learnt)
+    if not pictures:
+        return ""
+    if bool(now.icc) not in {bool(p.get("icc")) for p in pictures}:
+        used, shown = ("without", "with") if now.icc else ("with", "without")
+        return (
+            f"The model learnt from colours {used} the colour profile applied; this slide is "
+            f"shown {shown} it. Switch it to judge alike."
+        )
+    if now.channel not in {p.get("channel") for p in pictures}:
+        return (
+            "The model learnt from another channel, or from channels together. Choose the one "
+            "it learnt from in the Slide dock."
+        )
+    depths = {p.get("z") or 1 for p in pictures}
+    if (now.z or 1) not in depths:
+        return (
+            f"The model learnt at depth {', '.join(map(str, sorted(depths)))}; shown is depth "
+            f"{now.z or 1}, where other things are in focus. Judge the map with care."
+        )
+    return ""
 
 
 def stain_problem(thumbnail: NDArray[np.uint8]) -> str:

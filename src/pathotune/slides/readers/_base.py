@@ -43,6 +43,8 @@ class Reader(ABC):
         Names to choose from; empty for colour and for one channel.
     channel : int or None
         The chosen one; None shows the first three as red, green and blue.
+    times : int
+        How many time points it has; the first is shown.
     icc_profile : bytes
         The file's own; empty when it has none.
     """
@@ -59,6 +61,7 @@ class Reader(ABC):
     z: int = 1
     channels: tuple[str, ...] = ()
     channel: int | None = None
+    times: int = 1
     icc_profile: bytes = b""
 
     @abstractmethod

@@ -32,6 +32,7 @@ class Shown:
     channel: int | None = None
     hint: str = ""
     image: int = 0
+    times: int = 1
 
 
 def choose(file: Any, view: View) -> Shown:
@@ -72,6 +73,7 @@ def choose(file: Any, view: View) -> Shown:
         channel if count > 1 else None,
         "" if scene == default else f"scene {scene}",
         scene - 1 if file.is_ome else 0,
+        size.get("T", 1),
     )
 
 
@@ -90,7 +92,8 @@ def find_levels(file: Any, shown: Shown) -> list[list[Any]]:
         full = first[0]
         others = list(full.pages or ())
         if not shown.scenes:
-            others += [p for p in file.pages if p.subfiletype & 1 and p.is_tiled]
+            # frames are planes like their first; a page that is a level of its own is never one
+            others += [p for p in file.pages if getattr(p, "subfiletype", 0) & 1 and p.is_tiled]
         for page in map(_loaded, others):
             ratio = full.imagewidth / page.imagewidth
             if ratio > 1 and abs(full.imagelength / page.imagelength / ratio - 1) < 0.02:

@@ -71,7 +71,7 @@ class TiffReader(Reader):
         page = self._levels[0][0]
         self.scenes, self.scene, self.quickhash = shown.scenes, shown.scene, shown.hint
         self.depth, self.z = shown.depth, shown.z
-        self.channels, self.channel = shown.channels, shown.channel
+        self.channels, self.channel, self.times = shown.channels, shown.channel, shown.times
         self.icc_profile = bytes(page.iccprofile or b"")
         self.vendor = "ome" if self._file.is_ome else "tiff"
         xml = self._file.ome_metadata or ""

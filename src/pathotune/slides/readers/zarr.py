@@ -31,6 +31,7 @@ ORDER = 0
 _WORDS = {"nanometer": 1e-3, "micrometer": 1.0, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6}
 _FILES = ("zarr.json", ".zattrs", ".zgroup", ".zarray")
 _MOST_SCENES = 1000
+_MOST_WELLS = 400  # pictures of a plate that are offered; each is opened to know its size
 _owners = itertools.count()
 
 
@@ -62,6 +63,8 @@ def _images(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
     own = _attributes(folder)
     if own.get("multiscales"):
         return [(folder, own)]
+    if "plate" in own:
+        return _wells(folder, own["plate"])
     found = []
     for i in range(_MOST_SCENES):
         group = folder / str(i)
@@ -70,6 +73,26 @@ def _images(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
         says = _attributes(group)
         if says.get("multiscales"):
             found.append((group, says))
+    return found
+
+
+def _wells(folder: Path, plate: Any) -> list[tuple[Path, dict[str, Any]]]:
+    """Return the pictures of a plate, well by well, each named after its well and field."""
+    found: list[tuple[Path, dict[str, Any]]] = []
+    listed = plate.get("wells") if isinstance(plate, dict) else None
+    for one in listed if isinstance(listed, list) else []:
+        place = str(one.get("path", "")) if isinstance(one, dict) else ""
+        well = _attributes(folder / place).get("well") if place else None
+        fields = well.get("images") if isinstance(well, dict) else None
+        for n, field in enumerate(fields if isinstance(fields, list) else [], start=1):
+            group = folder / place / str(field.get("path", "") if isinstance(field, dict) else "")
+            inside = folder.resolve() in group.resolve().parents
+            says = _attributes(group) if inside else {}
+            if says.get("multiscales") and len(found) < _MOST_WELLS:
+                name = f"Well {place.replace('/', '')}"
+                title = name if len(fields or ()) == 1 else f"{name}, field {n}"
+                first, *others = says["multiscales"]
+                found.append((group, says | {"multiscales": [{**first, "name": title}, *others]}))
     return found
 
 
@@ -82,6 +105,11 @@ class ZarrReader(Reader):
         self.name = path.name
         self._owner = ("zarr", next(_owners))
         images = _images(path)
+        if not images and "plate" in _attributes(path):
+            raise PathotuneError(
+                f"{path.name} is a plate whose wells hold no picture that can be found.",
+                "Copy the whole folder again; or open the folder of one picture inside it.",
+            )
         if not images:
             raise PathotuneError(
                 f"{path.name} is a Zarr folder without a picture in it.",
@@ -107,7 +135,7 @@ class ZarrReader(Reader):
         says = images[self.scene - 1][1]
         self._axes, self._levels, self.mpp = opened[self.scene - 1]
         count = dict(zip(self._axes, self._levels[0].shape, strict=True))
-        self.depth = count.get("z", 1)
+        self.depth, self.times = count.get("z", 1), count.get("t", 1)
         self.z = number(view.z, self.depth, "z-plane")
         channels = count.get("c", 1)
         dtype = self._levels[0].dtype
