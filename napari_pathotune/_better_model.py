@@ -330,7 +330,8 @@ class BetterModel(QWidget):
             return "A model that was learnt here before is kept. Take it up, or learn anew."
         if tuning.bundle is not None:
             found = tuning.verdict
-            return str(found["text"]) if found else "Stopped before it could be judged."
+            text = str(found["text"]) if found else "Stopped before it could be judged."
+            return f"{text} {_size(tuning.bundle)}".strip()
         if why:
             return why
         n = sum(a.class_name is not None for a in self.session.annotations.items)
@@ -345,3 +346,12 @@ def _add_row(column: QVBoxLayout, *widgets: QWidget) -> None:
     for widget in widgets:
         row.addWidget(widget, int(isinstance(widget, QComboBox)))
     column.addLayout(row)
+
+
+def _size(bundle: Any) -> str:
+    """Return how much of the network was trained and how large the model's file is."""
+    share = bundle.meta.get("tuning", {}).get("share_percent")
+    if share is None:
+        return ""
+    size = sum(a.nbytes for a in bundle.arrays.values()) / 1e6
+    return f"It trained {share:.2f} % of the network; its file takes {size:.1f} MB."

@@ -102,7 +102,9 @@ def test_strokes_and_regions_teach_together(card, slide, marks, monkeypatch):
     """Tokens under a stroke and under a region weigh, and both move what is learnt."""
     mixed = AnnotationSet()
     lines = [stroke("A", (40, 300), (120, 340)), stroke("B", (340, 300), (420, 340))]
-    mixed.add(*marks.items, *lines)
+    point = Annotation(new_id(), "A", "point", shapely.Point(200, 50))
+    speck = mark("B", 500, 50, 2)  # smaller than a token
+    mixed.add(*marks.items, *lines, point, speck)
     seen = []
     real = Trainer.run
 
@@ -114,11 +116,11 @@ def test_strokes_and_regions_teach_together(card, slide, marks, monkeypatch):
     plan = Training(epochs=2, repeats=2, views=1)
     both = drain(train([(slide, mixed)], card=card, method="head", device="cpu", plan=plan))
     pieces, everything = seen[-1]
-    assert everything.all() and len(pieces.names) == 8
+    assert everything.all() and len(pieces.names) == 10
     weights = pieces.weights(everything)
     for number, key in enumerate(pieces.names):
         assert weights[pieces.regions == number].sum() > 0, key
-    assert len(both.meta["regions"]) == 8 == both.meta["metrics"]["n_regions"]
+    assert len(both.meta["regions"]) == 10 == both.meta["metrics"]["n_regions"]
     heads = [both.arrays["head.weight"]]
     for part in (marks.items, tuple(lines)):
         some = AnnotationSet()

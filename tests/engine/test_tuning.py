@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from pathotune import cli, drain, places, plugins
 from pathotune.events import EpochDone, PathotuneError
 from pathotune.learn.settings import Training
 from pathotune.learn.train import train
+from pathotune.learn.tune import _Tuning
 from pathotune.maps.predict import predict
 from pathotune.marks.annotations import Annotation, AnnotationSet, new_id
 from pathotune.marks.geojson import write_geojson
@@ -166,6 +168,10 @@ def test_the_guide_tells_the_trained_share(request):
         own = sum(p.numel() for p in net.trained().values())
         assert int(numbers) == own, name
         assert float(share) == round(100 * own / net.trunk.size, 2), name
+        job = SimpleNamespace(net=net)
+        delta.detach()
+        net.attach(module, module.Config(), Setting(True, {}, "tissue"))
+        assert float(share) == round(_Tuning.share(job), 2), name  # what the dock shows
 
 
 def test_text_makes_the_prompts_and_is_kept(card):
@@ -243,9 +249,12 @@ def test_the_command_line_tunes_and_maps(card, slide, marks, tmp_path, capsys):
     words += [card.id, "--method", "pathotune", "--device", "cpu", "--json", "--out"]
     words += [str(tmp_path / "b.safetensors"), "--set", "epochs=2", "repeats=2", "prompts=4"]
     assert cli.main([*words, "block=0", "--sentence", "Specks or red?"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    out = capsys.readouterr()
+    told = json.loads(out.out)
+    assert "nothing can be computed once" in out.err
     assert told["tuning"]["config"]["prompts"] == 4 and told["tuning"]["config"]["block"] == 0
     assert told["tuning"]["sentence"] == "Specks or red?" and told["tuning"]["share_percent"] > 0
+    assert 0 < told["size_mb"] < 1
     words = ["predict", str(slide.path), "--bundle", str(tmp_path / "b.safetensors"), "--json"]
     assert cli.main([*words, "--device", "cpu", "--out", str(tmp_path / "map.ome.tif")]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == 8

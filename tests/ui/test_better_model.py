@@ -45,9 +45,8 @@ def other_way_round(session):
     fast = _model_file.model_in_use(session)
     arrays = {k: -v if k in ("weight", "bias") else v for k, v in fast.arrays.items()}
     verdict = {"word": "no better", "text": "No better than the fast model: 0.70 against 0.71."}
-    return dataclasses.replace(
-        fast, arrays=arrays, meta={**fast.meta, "tuning": {"verdict": verdict}}
-    )
+    tuning = {"verdict": verdict, "share_percent": 3.533}
+    return dataclasses.replace(fast, arrays=arrays, meta={**fast.meta, "tuning": tuning})
 
 
 @pytest.fixture
@@ -102,6 +101,7 @@ def test_it_learns_and_tells_and_switches_nothing(panel, taught, wait_until):
     assert taught["sentence"] == "A task in my own words."
     assert len(panel.tuning.curve) == 10 and panel.curve.isVisible()
     assert "No better than the fast model" in panel.state.text()
+    assert "trained 3.53 % of the network" in panel.state.text()
     assert session.bundle is None  # nothing switches by itself
     panel.use.click()
     assert session.bundle is panel.tuning.bundle

@@ -84,6 +84,7 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
         "classes": list(bundle.classes),
         "model": bundle.card_id,
         "method": bundle.method,
+        "size_mb": round(out.stat().st_size / 1e6, 3),
         "n_regions": verdict.get("n_regions", len(bundle.meta.get("regions", ()))),
         "macro_f1": verdict.get("macro_f1"),
         **verdict,

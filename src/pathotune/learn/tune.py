@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from pathotune.models.tuning._net import Net
 
 _READY = "Getting the network ready"
+_ANEW = (
+    "The network is changed from its first block on: nothing can be computed once and kept, so "
+    "every pass computes the whole network. A later block (setting block) is faster."
+)
 _CARRIED = 50 << 20  # bytes of a model that still travels with every event
 
 
@@ -167,6 +171,8 @@ def tune(
     try:
         delta = net.attach(module, config, setting, seed)
         material = Material(net, pieces, plan, seed)
+        if not material.keeps:
+            yield Note(_ANEW)
         yield from material.prepare()
         epochs = plan.epochs or (40 if cuda else 15)
         held, by = splits(pieces.classes, groups, plan.repeats, seed)
@@ -217,17 +223,15 @@ class _Tuning:
         self._epoch = 0
 
     def share(self) -> float:
-        """Return the trained share of the tuned network's numbers, in percent."""
+        """Return what is trained beside the head, in percent of the tuned network's numbers."""
         delta = self.net.delta
         assert delta is not None
         own = sum(p.numel() for p in delta.modules.parameters())
-        own += (self.net.dims + 1) * len(self.names)
         if any(s.everything for s in delta.stages) and delta.opens is not None:
             opened = self.net.trunk.open(delta.opens)
             own += sum(p.numel() for p in opened.values())
             self.net.trunk.close()
-        size = self.net.trunk.size + sum(p.numel() for p in delta.modules.parameters())
-        return round(100 * own / size, 3)
+        return round(100 * own / self.net.trunk.size, 3)
 
     def all(self, held: list[NDArray[np.bool_]], by: str, epochs: int) -> Job[ModelBundle]:
         """Run the repeats, choose the length, learn everything, and say what came of it."""
