@@ -14,8 +14,7 @@ import numpy as np
 
 from pathotune.events import Note, PathotuneError, Progress
 from pathotune.marks.geojson import stream_features, write_atomically
-from pathotune.nuclei.measure import MEASURES
-from pathotune.nuclei.shape import SHAPES, shape_table
+from pathotune.nuclei.shape import shape_table
 from pathotune.nuclei.store import schema, to_arrow
 
 if TYPE_CHECKING:
@@ -67,7 +66,6 @@ def import_detections(path: Path, out: Path, mpp: float) -> Job[dict[str, Any]]:
             for rows in _batches(path, told):
                 n = len(rows["ring"])
                 table: dict[str, Any] = {**shape_table(rows["ring"], mpp)}
-                table |= {m: np.full(n, np.nan) for m in MEASURES if m not in SHAPES}
                 table |= {"outline": rows["ring"], "class": rows["class"]}
                 table |= {"confidence": np.array(rows["confidence"])}
                 writer.write_table(to_arrow(table, about, told["nuclei"] + 1))

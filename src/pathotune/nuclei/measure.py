@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pathotune.nuclei.dab import brown
+from pathotune.nuclei.neighbours import NEIGHBOURS
+from pathotune.nuclei.stains import density
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -30,6 +34,10 @@ MEASURES = (
     "eosin_mean",
     "eosin_std",
     "density_mean",
+    "dab_mean",
+    "dab_std",
+    "texture",
+    *NEIGHBOURS,
 )
 
 
@@ -69,8 +77,9 @@ def measure(
     Returns
     -------
     dict
-        A column each, of as many rows as are wanted: `MEASURES`, x, y, x0, y0, x1, y1 (level-0
-        pixels), confidence, and `outline`, a list of float32 (k, 2) closed rings of x, y.
+        A column each, of as many rows as are wanted: `MEASURES` but those of `neighbours`; x, y,
+        x0, y0, x1, y1 (level-0 pixels); confidence; and `outline`, a list of float32 (k, 2)
+        closed rings of x, y.
     """
     import shapely
     from scipy import ndimage
@@ -89,7 +98,8 @@ def measure(
     yy, xx, xy = mean(dy * dy) + 1 / 12, mean(dx * dx) + 1 / 12, mean(dx * dy)
     root = np.sqrt((xx - yy) ** 2 + 4 * xy**2)
     large, small = (xx + yy + root) / 2, np.maximum((xx + yy - root) / 2, 1e-9)
-    h, e = stains.split(pixels[rows, columns])
+    inked = pixels[rows, columns]
+    h, e = stains.split(inked)
     out: dict[str, NDArray[Any]] = {
         "area_um2": area * mpp**2,
         "major_um": 4 * np.sqrt(large) * mpp,
@@ -100,7 +110,8 @@ def measure(
         "x": origin[0] + cx * scale,
         "y": origin[1] + cy * scale,
     }
-    for name, dye in (("haematoxylin", h), ("eosin", e)):
+    out["texture"] = mean(_roughness(pixels, labels, rows, columns))
+    for name, dye in (("haematoxylin", h), ("eosin", e), ("dab", brown(density(inked), stains))):
         middle = mean(dye)
         out[f"{name}_mean"] = middle
         out[f"{name}_std"] = np.sqrt(np.maximum(0, mean(dye.astype(float) ** 2) - middle**2))
@@ -116,6 +127,27 @@ def measure(
     bounds = np.array([(*r.min(axis=0), *r.max(axis=0)) for r in placed]).reshape(-1, 4)
     out.update(zip(("x0", "y0", "x1", "y1"), bounds.T, strict=True))
     return {**out, "outline": placed}
+
+
+def _roughness(
+    pixels: NDArray[Any], labels: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any]
+) -> NDArray[Any]:
+    """Return how much the optical density changes to the next pixels of the same nucleus, (n,).
+
+    The mean of the absolute differences to the right and below; the edge of the nucleus, where
+    everything changes, does not count.
+    """
+    grey = density(pixels).mean(axis=2)
+    total, count = np.zeros(len(rows)), np.zeros(len(rows))
+    for dr, dc in ((0, 1), (1, 0)):
+        r, c = rows + dr, columns + dc
+        same = (r < labels.shape[0]) & (c < labels.shape[1])
+        r, c = np.where(same, r, rows), np.where(same, c, columns)
+        same &= labels[r, c] == labels[rows, columns]
+        total += np.abs(grey[r, c] - grey[rows, columns]) * same
+        count += same
+    rough: NDArray[Any] = total / np.maximum(count, 1)
+    return rough
 
 
 def _ring(labels: NDArray[Any], box: tuple[slice, ...], number: int) -> NDArray[Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from pathotune.events import Note, NucleiDone, PathotuneError, Progress
 from pathotune.marks.geojson import write_atomically
 from pathotune.nuclei.measure import centres, measure
+from pathotune.nuclei.neighbours import neighbours
 from pathotune.nuclei.seams import Cell, Seams
 from pathotune.nuclei.store import NucleusStore, chosen, schema, to_arrow
 from pathotune.slides.tissue import full_mask
@@ -225,21 +226,26 @@ def _join(out: Path, files: list[Path], about: dict[str, Any]) -> int:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    xy = [pq.read_table(file, columns=["x", "y"]) for file in files]
+    # a place is 16 bytes and a nucleus a thousand: all places fit where all nuclei would not
+    places = [np.stack([t[k].to_numpy() for k in ("x", "y")], axis=1) for t in xy]
+    around = neighbours(np.concatenate([np.zeros((0, 2)), *places]), about["mpp"])
     total = 0
 
     def write(target: Any) -> None:
         nonlocal total
+        total = 0
         with pq.ParquetWriter(target, schema(about), compression="zstd") as writer:
             for file in files:
                 table = pq.read_table(file)
                 n = len(table)
                 if n:
-                    ids = pa.array(np.arange(total + 1, total + n + 1))
-                    writer.write_table(
-                        table.set_column(0, "id", ids).replace_schema_metadata(
-                            schema(about).metadata
-                        )
-                    )
+                    new = {"id": pa.array(np.arange(total + 1, total + n + 1))}
+                    new |= {k: pa.array(v[total : total + n]) for k, v in around.items()}
+                    for name, values in new.items():
+                        place = table.schema.get_field_index(name)
+                        table = table.set_column(place, table.schema.field(place), values)
+                    writer.write_table(table.replace_schema_metadata(schema(about).metadata))
                 total += n
 
     write_atomically(out, write)

@@ -49,7 +49,9 @@ def to_arrow(rows: Table, about: dict[str, Any], first_id: int = 1) -> Any:
     offsets = np.concatenate([[0], np.cumsum([len(f) for f in flat])]).astype(np.int32)
     values = np.concatenate(flat) if flat else np.zeros(0, np.float32)
     columns = {
-        **{name: rows[name] for name in (*PLACES, *MEASURES, "confidence")},
+        **{name: rows[name] for name in (*PLACES, "confidence")},
+        # what is not known here: neighbours before all tiles are done, colours of drawn outlines
+        **{name: rows.get(name, np.full(n, np.nan)) for name in MEASURES},
         "id": np.arange(first_id, first_id + n),
         "class": rows.get("class", ["Nucleus"] * n),
         "outline": pa.ListArray.from_arrays(offsets, pa.array(values, pa.float32())),
