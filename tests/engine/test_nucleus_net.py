@@ -191,7 +191,6 @@ def test_training_learns_rendered_nuclei_and_goes_on_where_it_stopped(tmp_path, 
 
     out = tmp_path / "net.safetensors"
     monkeypatch.setattr(train, "KEEP_SECONDS", 0)  # keep the state after every step
-    monkeypatch.setattr(train, "RATE", 2e-2)
     given, cut = [], train.batch
 
     def stopped(*args):
@@ -202,11 +201,11 @@ def test_training_learns_rendered_nuclei_and_goes_on_where_it_stopped(tmp_path, 
 
     monkeypatch.setattr(train, "batch", stopped)
     with pytest.raises(KeyboardInterrupt):
-        train.train({"rendered": items}, out, 40, 0, {})
+        train.train({"rendered": items}, out, 40, 0, {}, top=2e-2)
     assert load(out)[1]["steps"] == "3" and out.with_suffix(".state.pt").exists()
     before = judged(out)
     monkeypatch.setattr(train, "KEEP_SECONDS", 1e9)
-    train.train({"rendered": items}, out, 40, 0, {})
+    train.train({"rendered": items}, out, 40, 0, {}, top=2e-2)
     assert len(given) == 4 + 37  # three steps were not taken again
     assert judged(out) < 0.9 * before
     assert load(out)[1]["steps"] == "40" and not out.with_suffix(".state.pt").exists()
