@@ -19,10 +19,12 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
+    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
 )
+from superqt import QCollapsible
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _nuclei_segmenters as segmenters
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 KEY = "learn-nuclei"
 MINUTES, LONG = 10.0, 120.0
+ANY_HEIGHT = (1 << 24) - 1  # what Qt takes for no limit
 ADVERSARIAL = "Also learn to paint like the slide"
 
 
@@ -97,6 +100,7 @@ class LearnNuclei(QWidget):
             box.setKeyboardTracking(False)
             box.valueChanged.connect(self._on_corrected)
         self.measured = QWidget()
+        self.measured.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Fixed)
         grid = QGridLayout(self.measured)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(forms.line("Nuclei", wrap=False), 0, 0)
@@ -135,6 +139,10 @@ class LearnNuclei(QWidget):
         self._soon.setSingleShot(True)
         self._soon.setInterval(400)
         self._soon.timeout.connect(self._repaint)
+        self._fits = QTimer(self)
+        self._fits.setSingleShot(True)
+        self._fits.setInterval(0)
+        self._fits.timeout.connect(self._on_fit)
 
     # -- looking ------------------------------------------------------------------------
 
@@ -251,6 +259,7 @@ class LearnNuclei(QWidget):
                 "How it does on your tissue, judge by the outlines above."
             )
             self.pairs.show_pairs(event.pairs)
+            self._fit()
         elif isinstance(event, Note):
             self._tell(event.text)
 
@@ -314,10 +323,29 @@ class LearnNuclei(QWidget):
         self.go.setToolTip("In the background; you can go on working")
         self.bar.setVisible(running)
         self.stop.setVisible(running)
+        self._fit()
 
     def _tell(self, text: str) -> None:
         self.told.setText(text)
         self.told.setVisible(bool(text))
+        self._fit()
+
+    def resizeEvent(self, event: Any) -> None:
+        """Ask for room for lines that wrap."""
+        super().resizeEvent(event)
+        self._fit()
+
+    def _fit(self) -> None:
+        """Let the section around give room for what is said; its own guess cuts wrapped lines."""
+        self.updateGeometry()
+        self._fits.start()
+
+    def _on_fit(self) -> None:
+        above = self.parentWidget()
+        while above is not None and not isinstance(above, QCollapsible):
+            above = above.parentWidget()
+        if above is not None and above.isExpanded():
+            above.content().setMaximumHeight(ANY_HEIGHT)
 
 
 def _previewed(seen: Estimate) -> Shown:

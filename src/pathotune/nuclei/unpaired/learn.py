@@ -48,7 +48,7 @@ def preview(estimate: Estimate, count: int = 4, size_px: int = 128, seed: int = 
     tuple of (what, uint8 (s, s, 3), int32 (s, s))
         "real" fields, without nuclei, and "painted" ones with theirs, in turn.
     """
-    fields = pairs.real(estimate, size_px, count, (seed, 9))
+    fields = pairs.telling(estimate, size_px, count, (seed, 9))
     data = pairs.batch(estimate, size_px, count, (seed, 10), recolour=0.0)
     assert data.painted is not None
     nobody = np.zeros((size_px, size_px), np.int32)
@@ -232,15 +232,15 @@ class _Learning:
         return {k: v.detach().to("cpu", copy=True) for k, v in mean.state_dict().items()}
 
     def _shown(self, stage: RenderedStage | TranslationStage, painted: list[Any]) -> Shown:
-        """Return two real fields with what is read off them, and what was painted last."""
+        """Return four real fields with what is read off them, and what was painted last."""
         from pathotune.nuclei.unpaired.rendered import read
 
         size = self.settings.tile_px
         found: list[tuple[str, Any, Any]] = []
-        for field in pairs.real(self.seen, size, 2, (self.settings.seed, 11)):
+        for field in pairs.telling(self.seen, size, 4, (self.settings.seed, 11)):
             labels = read(_reader(stage), field, self.seen.mpp, stage.device)
             found.append(("real", pairs.unscaled(field), labels))
-        found += [("translated", pairs.unscaled(a), truth) for a, truth in painted[:2]]
+        found += [("translated", pairs.unscaled(a), truth) for a, truth in painted[:4]]
         return tuple(found)
 
     def _keep(self, stage: RenderedStage | TranslationStage) -> None:

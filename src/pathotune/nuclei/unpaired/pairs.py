@@ -15,6 +15,7 @@ from pathotune.nuclei.stains import density
 from pathotune.nuclei.synth.masks import Sizes, pseudo_mask
 from pathotune.nuclei.synth.renderer import render
 from pathotune.nuclei.unpaired.dense import targets
+from pathotune.nuclei.unpaired.palette import nuclear
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -121,6 +122,16 @@ def real(estimate: Estimate, size_px: int, count: int, key: tuple[int, ...]) -> 
         part = np.rot90(field[y : y + size_px, x : x + size_px], int(rng.integers(4)))
         found.append(scaled(part[:, ::-1] if rng.random() < 0.5 else part))
     return np.stack(found)
+
+
+def telling(
+    estimate: Estimate, size_px: int, count: int, key: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Cut real fields as `real` does, those with nuclei but few dark as pigment."""
+    found = real(estimate, size_px, 6 * count, key)
+    dark = [float(nuclear(unscaled(f), estimate.stains).mean()) for f in found]
+    kept: NDArray[np.float32] = found[np.argsort(dark, kind="stable")[3 * count : 4 * count]]
+    return kept
 
 
 def annotated(
