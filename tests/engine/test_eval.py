@@ -90,7 +90,8 @@ def test_another_slide_is_new_and_missing_classes_are_said(card, two_textures, t
         with pytest.raises(PathotuneError, match="Fat"):
             drain(check([(other, marked(mark("Fat", 9, 9)))], bundle, device="cpu"))
         silent = dataclasses.replace(bundle, meta={**bundle.meta, "regions": []})
-        drain(check([(other, marked(*learnt))], silent, device="cpu"), events.append)
+        unknown = drain(check([(other, marked(*learnt))], silent, device="cpu"), events.append)
+        assert found.new and not unknown.new and "not known" in unknown.scope
         assert any(isinstance(e, Note) and "does not say which" in e.text for e in events)
 
 

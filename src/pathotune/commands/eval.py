@@ -77,8 +77,9 @@ def _bundle(args: argparse.Namespace, tell: Teller) -> Any:
 def _story(told: dict[str, Any]) -> str:
     """Return the figures for a reader."""
     drawn = told["drawn"]
+    caution = "" if told["known_to_be_new"] else "Perhaps too good, see the warning.\n"
     lines = [
-        f"Macro-F1 {told['macro_f1']:.3f}{_span(told['low'], told['high'])}, "
+        caution + f"Macro-F1 {told['macro_f1']:.3f}{_span(told['low'], told['high'])}, "
         f"{told['n_regions']} {told['scope']}.",
         "",
     ]

@@ -51,6 +51,8 @@ class Check:
         Marked classes that the model does not tell.
     scope : str
         What the figures are about.
+    new : bool
+        The model says what it learnt from, so that what is judged is known to be new to it.
     """
 
     figures: dict[str, Any]
@@ -58,11 +60,13 @@ class Check:
     absent: tuple[str, ...]
     unknown: tuple[str, ...]
     scope: str
+    new: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON."""
         return {
             **self.figures,
+            "known_to_be_new": self.new,
             "scope": self.scope,
             "absent_classes": list(self.absent),
             "unknown_classes": list(self.unknown),
@@ -135,14 +139,14 @@ def check(
         )
     taught = {p for p in prints if _taught(seen, marks, prints, p)}
     slides = f"{len(set(prints))} slides" if len(set(prints)) > 1 else "this slide"
-    scope = f"regions of {slides} that the model had not learnt from"
+    scope = _scope(seen, f"regions of {slides}")
     if taught:
         yield Note(
             "The model learnt from other regions of the same slide: this says nothing about "
             "how it does on another slide.",
             "warning",
         )
-    return Check(agreement(samples, names, seed), left, absent, unknown, scope)
+    return Check(agreement(samples, names, seed), left, absent, unknown, scope, seen.known)
 
 
 def check_tiles(
@@ -180,8 +184,8 @@ def check_tiles(
     yield from tile_features(paths, card, take, mpp=mpp, device=device)
     probs = head.probs(means)
     samples = [Sample(c, probs[i : i + 1], 1, str(i)) for i, (_, c) in enumerate(files)]
-    scope = "tiles that the model had not learnt from, some of which may share a patient"
-    return Check(agreement(samples, names, seed, "tiles"), left, absent, unknown, scope)
+    scope = _scope(seen, "tiles") + ", some of which may share a patient"
+    return Check(agreement(samples, names, seed, "tiles"), left, absent, unknown, scope, seen.known)
 
 
 def _classes(names: Sequence[str], marked: set[str]) -> Job[tuple[tuple[str, ...], ...]]:
@@ -218,6 +222,13 @@ def _told(seen: Seen, left: int, some: int, what: str) -> Job[None]:
             "the figures are too good.",
             "warning",
         )
+
+
+def _scope(seen: Seen, what: str) -> str:
+    """Return what the figures are about; never called new where that is unknown."""
+    if seen.known:
+        return f"{what} that the model had not learnt from"
+    return f"{what}, and it is not known whether the model had learnt from some of them"
 
 
 def _taught(seen: Seen, marks: Sequence[Sequence[Any]], prints: Sequence[str], slide: str) -> bool:
