@@ -264,12 +264,12 @@ def a_better_model(studio: Studio) -> None:
     better.settings.expand(animate=False)
     show(better.form)
     studio.take("tune-settings")
-    for name, value in (("epochs", 6), ("limit", 32)):
+    for name, value in (("epochs", 4), ("limit", 24)):
         better.form._fields[name][0].setValue(value)
     better.settings.collapse(animate=False)
     better.preview.setChecked(True)
     better.improve.click()
-    studio.until(lambda: len(better.tuning.curve) > 8)
+    studio.until(lambda: len(better.tuning.curve) > 6)
     show(better.cancel)
     studio.take("tune-learning")
     studio.until(lambda: better.tuning.state == "done")

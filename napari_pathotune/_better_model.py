@@ -133,6 +133,7 @@ class BetterModel(QWidget):
         self.compare = forms.button("Compare", "See both maps", self._compare)
         self.forget = forms.button("Discard", "Take it off the list", self._forget)
         self.mode = QComboBox()
+        self.mode.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         for key, text in MODES:
             self.mode.addItem(text, key)
         self.mode.currentIndexChanged.connect(self._on_mode)

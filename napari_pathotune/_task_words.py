@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFrame, QPlainTextEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QPlainTextEdit, QVBoxLayout, QWidget
 
 from napari_pathotune import _forms as forms
 
@@ -27,7 +27,6 @@ class TaskWords(QWidget):
         self._own = False
         self.edit = QPlainTextEdit()
         self.edit.setTabChangesFocus(True)
-        self.edit.setFrameShape(QFrame.Shape.Box)  # napari's themes give it no ground of its own
         self.edit.setToolTip("Stain, organ, task and classes. The method reads it; change it.")
         self.edit.setAccessibleName("The task in words")
         height = self.edit.fontMetrics().lineSpacing() * LINES + 12
@@ -36,7 +35,7 @@ class TaskWords(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(2)
-        column.addWidget(forms.line("The task in words, for the text prompts:"))
+        column.addWidget(forms.line("The task in words, for the text prompts (click to change):"))
         column.addWidget(self.edit)
 
     def text(self) -> str:
