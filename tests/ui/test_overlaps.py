@@ -51,6 +51,16 @@ def test_until_it_is_said_the_overlap_teaches_neither(crossed, wait_until):
     assert row.isHidden()
 
 
+def test_a_class_that_lies_wholly_under_another_is_named(opened, mark, wait_until):
+    _, session = opened
+    mark(session, "Red", 150, 200, 100)
+    mark(session, "Blue", 180, 230, 40)
+    wait_until(lambda: session.loop.missing and "Blue is marked only" in session.loop.missing)
+    wait_until(lambda: Overlaps.of(session).found)
+    Overlaps.of(session).choose("smaller")
+    wait_until(lambda: session.loop.head is not None and session.loop.missing is None)
+
+
 def test_the_answer_is_kept_for_the_slide(crossed, patches, wait_until):
     session, row = crossed
     Overlaps.of(session).choose("smaller")

@@ -144,7 +144,8 @@ class LiveProbe:
             labelled, store, grid, self._neighbourhood, allowed=self._allowed
         )
         listed = tuple(c.name for c in annotations.classes)
-        missing = self._missing(listed, {names[c] for c in labelled.region_class})
+        taught = {names[c] for c in labelled.region_class}
+        missing = self._missing(listed, taught, set(names) - taught)
         if len(self._marked.stats.classes) < 2:
             self._head = self._evaluation = self.model = None
             return None, missing or "The marked regions are being read."
@@ -181,11 +182,16 @@ class LiveProbe:
             self.glass = drawn_on_glass([labelled], [grid], [tissue], names)
 
     @staticmethod
-    def _missing(names: tuple[str, ...], marked: set[str]) -> str | None:
+    def _missing(names: tuple[str, ...], marked: set[str], hidden: set[str]) -> str | None:
         if not names:
             return "What do you want to tell apart? Add two classes."
         if len(names) == 1:
             return "Add a second class to compare with."
+        if hidden:
+            return (
+                f"{min(hidden)} is marked only where another class is marked too, or off the "
+                "slide: say which counts there, or mark it elsewhere."
+            )
         bare = [n for n in names if n not in marked]
         return f"Mark at least one {bare[0]} region." if bare else None
 
