@@ -17,6 +17,7 @@ is drawn in software, which weighs on both.
 from __future__ import annotations
 
 import argparse
+import compileall
 import itertools
 import json
 import os
@@ -260,6 +261,8 @@ def main() -> None:
         child(args.child, args.slide)
     from made_slide import make_slide
 
+    for package in (ROOT / "src" / "pathotune", ROOT / "napari_pathotune"):
+        compileall.compile_dir(package, quiet=2)  # as an installation does; napari-wsi's are there
     sides = {"ours": Path(sys.executable)}
     if args.napari_wsi is not None:
         sides["napari-wsi"] = args.napari_wsi

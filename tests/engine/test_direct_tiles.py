@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,10 @@ import tifffile
 from pathotune.events import PathotuneError
 from pathotune.slides.geometry import Region
 from pathotune.slides.readers import _svs_tiles
+from pathotune.slides.readers._jpeg_tiles import jpeg_level
 from pathotune.slides.readers._pread import PlacedFile
+from pathotune.slides.readers._svs_tiles import svs_tiles
+from pathotune.slides.readers._tiff_pages import tiff_pages
 from pathotune.slides.readers.tiff import TiffReader
 from pathotune.slides.resample import area
 from pathotune.slides.sample import skin_slide
@@ -270,6 +276,55 @@ def test_streams_that_are_not_as_the_file_says_are_left_to_the_slow_way(tmp_path
         assert reader.read(0, 0, 0, 256, 256).shape == (256, 256, 3)
     finally:
         reader.close()
+
+
+def test_pages_are_read_as_tifffile_reads_them(tmp_path, tissue, shared):
+    """Without its import, which would double the time until a slide is seen."""
+    for path in (
+        write_svs(tmp_path / "a.svs", tissue, "422"),
+        write_svs(tmp_path / "b.svs", tissue, "rgb", bigtiff=True),
+        skin_slide(),
+        shared / "data" / "wsi_tcga_cr7395/TCGA-CR-7395-01A-01-TS1.svs",
+        shared / "data" / "wsi_her2st_sections/C2_pyramid.ome.tif",
+    ):
+        ours = tiff_pages(path)
+        with tifffile.TiffFile(path) as file:
+            assert len(ours) == len(file.pages)
+            for mine, page in zip(ours, file.pages, strict=True):
+                assert mine.is_tiled == page.is_tiled
+                for name in (
+                    "imagewidth", "imagelength", "tilewidth", "tilelength", "bitspersample",
+                    "compression", "photometric", "samplesperpixel", "planarconfig", "imagedepth",
+                    "tiledepth", "jpegtables",
+                ):  # fmt: skip
+                    assert getattr(mine, name) == getattr(page, name), (path.name, name)
+                if page.is_tiled:
+                    assert mine.dataoffsets.tolist() == list(page.dataoffsets)
+                    assert mine.databytecounts.tolist() == list(page.databytecounts)
+
+
+def test_a_tiff_that_is_none_or_cut_short_is_refused(tmp_path, tissue):
+    whole = write_svs(tmp_path / "a.svs", tissue).read_bytes()
+    path = tmp_path / "b.svs"
+    with_loop = whole[:4] + struct.pack("<I", 4) + whole[8:]
+    for data in (b"", b"II", b"MM\0*\0\0\0\x08", b"II*\0\xff\xff\xff\xff", with_loop):
+        path.write_bytes(data)
+        try:
+            assert all(jpeg_level(page, as_tagged=True) is None for page in tiff_pages(path))
+        except (ValueError, struct.error):
+            pass
+        assert svs_tiles(path, ((900, 700),), None) is None
+
+
+def test_a_slide_is_opened_and_shown_without_tifffile(tmp_path, tissue):
+    path = write_svs(tmp_path / "a.svs", tissue)
+    code = (
+        "import sys; from pathlib import Path; from pathotune.slides.slide import open_slide\n"
+        f"slide = open_slide(Path({str(path)!r})); slide.pyramid()[0][:9, :9]\n"
+        "print(slide.reductions(0), 'tifffile' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == "False" and "8)" in done.stdout
 
 
 def test_a_level_that_disagrees_with_openslide_is_read_through_it(tmp_path, tissue, monkeypatch):

@@ -80,11 +80,11 @@ class JpegLevel:
 
 
 def jpeg_level(page: Any, *, as_tagged: bool) -> JpegLevel | None:
-    """Return where a tifffile page's tiles lie, or None if it is not of plain JPEG tiles.
+    """Return where a page's tiles lie, or None if it is not of plain JPEG tiles.
 
     Parameters
     ----------
-    page : tifffile.TiffPage
+    page : tifffile.TiffPage or _tiff_pages.Page
     as_tagged : bool
         Whether the page's tag decides between RGB and YCbCr whatever the
         streams say, as OpenSlide does for scanners' files; otherwise only

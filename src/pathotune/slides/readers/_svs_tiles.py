@@ -12,10 +12,10 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
-import tifffile
 
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._jpeg_tiles import JpegLevel, JpegTiles, jpeg_level
+from pathotune.slides.readers._tiff_pages import tiff_pages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,12 +95,11 @@ def svs_tiles(
     """
     levels: dict[int, JpegLevel] = {}
     try:
-        with tifffile.TiffFile(path) as file:
-            for page in file.pages:
-                found = jpeg_level(page, as_tagged=True)
-                size = (page.imagewidth, page.imagelength)
-                if found is not None and size in sizes:
-                    levels.setdefault(sizes.index(size), found)
+        for page in tiff_pages(path):
+            found = jpeg_level(page, as_tagged=True)
+            size = (page.imagewidth, page.imagelength)
+            if found is not None and size in sizes:
+                levels.setdefault(sizes.index(size), found)
         return SvsTiles(path, levels, otherwise) if levels else None
     except _STUMBLES:  # OpenSlide has opened the file, and reads it
         return None

@@ -15,7 +15,6 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tifffile
 
 from pathotune.events import PathotuneError
 from pathotune.slides.readers._base import Reader, as_rgb
@@ -49,6 +48,8 @@ class TiffReader(Reader):
     """A TIFF file; `sizes` are the levels of its largest image."""
 
     def __init__(self, path: Path, view: View) -> None:
+        import tifffile  # slow to import, and not wanted for scanners' own formats
+
         self.name = path.name
         try:
             self._file = tifffile.TiffFile(path)
