@@ -21,7 +21,7 @@ from pathotune.events import Note, PathotuneError
 from pathotune.models import runtime
 from pathotune.models._torchvision import import_timm
 from pathotune.models.checkpoints import kind
-from pathotune.models.engines import batch
+from pathotune.models.engines import batch, compiling
 from pathotune.models.engines.eager import EagerEngine
 from pathotune.models.families import empty_network, fill, misfit, to_timm
 from pathotune.models.weights import is_offline, read_state, resolve, set_offline
@@ -73,6 +73,8 @@ def load_backbone(
     engine, notes = choose(card, device, load)
     backbone = Backbone(card, device, [], None, engine, notes)
     backbone.find_batch()
+    if isinstance(engine, EagerEngine) and compiling.wanted(card, device):
+        engine.compile(backbone.batch)
     return backbone
 
 
@@ -212,6 +214,9 @@ class Backbone:
     def notes(self) -> list[Note]:
         """Return, once, what the user should know about the run so far."""
         notes, self._notes = self._notes, []
+        if isinstance(self.engine, EagerEngine):
+            notes += self.engine.notes
+            self.engine.notes.clear()
         return notes
 
     def tokens(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:

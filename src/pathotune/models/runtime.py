@@ -29,6 +29,18 @@ _CPU_PIXELS = 4 * 224**2  # as fast as twice that on two cores, and a cancel wai
 _GPU_BATCH = 64
 _GPU_BYTES_PER_TILE = 96 << 20  # a ViT-L at 224 px with room to spare
 
+# How torch, the system and CUDA's libraries, each in words of their own, run out of memory.
+_HUNGRY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "bad_alloc",
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+    "cudaErrorMemoryAllocation",
+    "unable to find an engine",  # cuDNN, whose workspace did not fit
+    "Unable to find a valid cuDNN algorithm",
+)
+
 _leave_a_core: bool | None = None
 
 
@@ -222,10 +234,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     text = str(error)  # torch.OutOfMemoryError is a RuntimeError and says so
-    return isinstance(error, RuntimeError) and any(
-        words in text
-        for words in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
-    )
+    return isinstance(error, RuntimeError) and any(words in text for words in _HUNGRY)
 
 
 def release_memory(device: str) -> None:

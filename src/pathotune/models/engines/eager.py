@@ -3,19 +3,23 @@
 On a processor torch computes in 32 bits and is the reference that every faster
 way is held against. On a graphics card each part runs in the 16-bit numbers
 that `trust` finds harmless for it; tiles go there and tokens come back through
-page-locked memory, in a stream of each thread's own, so that the copies of one
-batch lie beside the computation of another.
+page-locked memory, in a stream of each batch's own, so that the copies of one
+batch lie beside the computation of another. There the networks may be compiled
+(`compiling`); what torch's compiler cannot do runs as it is.
 """
 
 from __future__ import annotations
 
 import threading
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pathotune.models.engines import trust
+from pathotune.events import Note
+from pathotune.models import runtime
+from pathotune.models.engines import compiling, trust
 from pathotune.models.engines.graph import part_graphs
 
 if TYPE_CHECKING:
@@ -24,6 +28,15 @@ if TYPE_CHECKING:
     from pathotune.models.cards import ModelCard
 
 _HALF = ("float16", "bfloat16")  # the finer first; it overflows in some networks
+
+
+@dataclass
+class _Way:
+    """A stream of a graphics card, with page-locked memory in and out; one batch at a time."""
+
+    stream: Any
+    into: Any = None
+    back: Any = None
 
 
 class EagerEngine:
@@ -56,8 +69,13 @@ class EagerEngine:
         self._networks, self._projection = networks, projection
         self._graphs: list[Any] = []
         self._types: list[Any] = []
+        self.notes: list[Note] = []
         self._lock = threading.Lock()
-        self._own = threading.local()
+        # kept by the engine, not by threads: these end with every job, and memory that torch has
+        # set aside for a stream serves no other
+        self._ways: list[_Way] = []
+        self._fast: list[Any] = []
+        self._fast_batch = 0
         if self.cuda:
             import torch
 
@@ -68,7 +86,8 @@ class EagerEngine:
         """What runs, for people: "torch, fp16"."""
         short = {"torch.float16": "fp16", "torch.bfloat16": "bf16", "None": "f32"}
         kinds = dict.fromkeys(short[str(t)] for t in self._types)
-        return "torch, " + (" and ".join(kinds) or "f32")
+        made = ", compiled" if self._fast else ""
+        return "torch, " + (" and ".join(kinds) or "f32") + made
 
     def run(self, tiles: NDArray[np.uint8], threads: int) -> NDArray[np.float32]:
         """Return the tokens of whole tiles (B, T, T, D)."""
@@ -91,7 +110,44 @@ class EagerEngine:
         """Close the parts and choose the numbers they run in."""
         graphs = part_graphs(self.card, self._networks, self._projection)
         self._types = [self._harmless(g) if self.half else None for g in graphs]
+        self._settle()
         self._graphs = graphs
+
+    def _settle(self) -> None:
+        """Wait until weights and projection are in place: batches' streams do not wait for them."""
+        if self.cuda:
+            import torch
+
+            torch.cuda.synchronize(self.device)
+
+    def compile(self, batch: int) -> bool:
+        """Compile the parts for batches of one size, and return whether that succeeded.
+
+        Batches of other sizes run as before, and all of them where it did not; a note
+        says why.
+        """
+        import torch
+
+        side = self.card.tile_px
+        tissue = trust.tissue_tiles(side, self.card.mpp)
+        tiles = np.resize(tissue, (batch, side, side, 3))
+        expected = self.run(tiles, runtime.threads_here())
+        try:
+            fast = [torch.compile(graph, dynamic=False) for graph in self._graphs]
+            with torch.inference_mode():
+                x = self._tokens(torch.from_numpy(tiles).to(self.device), fast)
+            self._settle()
+            moved = trust.change(expected, x.cpu().numpy())
+            if moved > trust.LIMIT:
+                raise ValueError(f"the compiled network gives other features ({moved:.3f})")
+        except compiling.STUMBLES as error:
+            why = str(error).strip().partition("\n")[0][:200] or type(error).__name__
+            text = f"{self.card.name} runs as it is: torch could not compile it here ({why})."
+            self.notes.append(Note(text))
+            runtime.release_memory(self.device)
+            return False
+        self._fast, self._fast_batch = fast, batch
+        return True
 
     def _harmless(self, graph: Any) -> Any:
         """Return the 16-bit type that leaves a part's features as they are, or None."""
@@ -103,6 +159,9 @@ class EagerEngine:
             reference = graph(tiles).float().cpu().numpy()
             for name in _HALF:
                 kind = getattr(torch, name)
+                # older cards only imitate bfloat16, more slowly than 32 bits
+                if name == "bfloat16" and self.cuda and not _has_bfloat16():
+                    continue
                 if trust.change(reference, self._part(graph, kind, tiles)) <= trust.LIMIT:
                     return kind
         return None
@@ -115,29 +174,51 @@ class EagerEngine:
             x = graph(tiles).float()
         return x if self._graphs else x.cpu().numpy()
 
-    def _tokens(self, tiles: Any) -> Any:
+    def _tokens(self, tiles: Any, graphs: list[Any] | None = None) -> Any:
         import torch
 
-        parts = [self._part(g, k, tiles) for g, k in zip(self._graphs, self._types, strict=True)]
+        if graphs is None:
+            graphs = self._fast if len(tiles) == self._fast_batch else self._graphs
+        parts = [self._part(g, k, tiles) for g, k in zip(graphs, self._types, strict=True)]
         return torch.cat(parts, dim=-1) if self._projection is None else sum(parts)
 
     def _on_cuda(self, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         import torch
 
-        own = self._own
-        if getattr(own, "stream", None) is None:
-            own.stream, own.into, own.back = _stream(self.device), None, None
-        with torch.cuda.stream(own.stream):
-            if own.into is None or own.into.shape != tiles.shape:
-                own.into = torch.empty(tiles.shape, dtype=torch.uint8, pin_memory=True)
-            own.into.numpy()[:] = tiles
-            x = self._tokens(own.into.to(self.device, non_blocking=True))
-            if own.back is None or own.back.shape != x.shape:
-                own.back = torch.empty(x.shape, dtype=torch.float32, pin_memory=True)
-            own.back.copy_(x, non_blocking=True)
-        own.stream.synchronize()
-        result: NDArray[np.float32] = own.back.numpy().copy()
+        with self._lock:
+            way = self._ways.pop() if self._ways else _Way(_stream(self.device))
+        # on failure the way is dropped with its memory, which is what then lacks
+        with _within(way.stream):
+            if way.into is None or way.into.shape != tiles.shape:
+                way.into = _pinned(tiles.shape, torch.uint8)
+            way.into.numpy()[:] = tiles
+            x = self._tokens(way.into.to(self.device, non_blocking=True))
+            if way.back is None or way.back.shape != x.shape:
+                way.back = _pinned(x.shape, torch.float32)
+            way.back.copy_(x, non_blocking=True)
+        way.stream.synchronize()
+        result: NDArray[np.float32] = way.back.numpy().copy()
+        with self._lock:
+            self._ways.append(way)
         return result
+
+
+def _has_bfloat16() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+
+
+def _pinned(shape: tuple[int, ...], kind: Any) -> Any:
+    import torch
+
+    return torch.empty(shape, dtype=kind, pin_memory=True)
+
+
+def _within(stream: Any) -> Any:
+    import torch
+
+    return torch.cuda.stream(stream)
 
 
 def _stream(device: str) -> Any:
