@@ -111,6 +111,7 @@ def test_tiles_are_known_again_by_their_content(card, tmp_path, capsys):
     code, found, _ = told([*words, str(tmp_path / "both")], capsys)
     assert code == 0 and found["drawn"] == "tiles" and found["n_regions"] == 4
     assert found["left_out"] == [{"class": "dark", "region": "dark/copy.png"}]
+    assert found["known_to_be_new"]
     assert told([*words, str(tmp_path / "train")], capsys)[0] == 2
     assert told(["eval", "--bundle", bundle], capsys)[0] == 2
 
@@ -143,7 +144,7 @@ def test_places_are_nothing_without_the_slide():
     assert Seen(kept).region(mark("B", 900, 1900, 700), "one slide")
     assert not Seen(kept).region(mark("A", 1600, 2000), "one slide")  # beside it
     assert not Seen(kept).region(region, "another slide")
-    assert not Seen([]).known and Seen(kept).known
+    assert not Seen([]).knows_regions and Seen(kept).knows_regions and not Seen(kept).knows_files
 
 
 def test_regions_that_overlap_are_asked_about_and_answers_are_kept(

@@ -115,7 +115,7 @@ def check(
         left += [(str(a.class_name), a.name or a.id) for a in own if a.id in old]
         fresh.append([a for a in own if a.id not in old])
     some = sum(a.class_name in names for m in fresh for a in m)
-    yield from _told(seen, len(left), some, "region")
+    yield from _told(seen.knows_regions, len(left), some, "region")
     samples: list[Sample] = []
     with ExitStack() as stack:
         for i, (slide, _) in enumerate(sources):
@@ -139,14 +139,14 @@ def check(
         )
     taught = {p for p in prints if _taught(seen, marks, prints, p)}
     slides = f"{len(set(prints))} slides" if len(set(prints)) > 1 else "this slide"
-    scope = _scope(seen, f"regions of {slides}")
+    scope = _scope(seen.knows_regions, f"regions of {slides}")
     if taught:
         yield Note(
             "The model learnt from other regions of the same slide: this says nothing about "
             "how it does on another slide.",
             "warning",
         )
-    return Check(agreement(samples, names, seed), left, absent, unknown, scope, seen.known)
+    return Check(agreement(samples, names, seed), left, absent, unknown, scope, seen.knows_regions)
 
 
 def check_tiles(
@@ -174,7 +174,7 @@ def check_tiles(
     old = {p for p, _ in files if seen.file(p)}
     left = [(names[c], p.relative_to(folder).as_posix()) for p, c in files if p in old]
     files = [(p, c) for p, c in files if p not in old]
-    yield from _told(seen, len(left), len(files), "tile")
+    yield from _told(seen.knows_files, len(left), len(files), "tile")
     means = np.zeros((len(files), card.dims), np.float32)
 
     def take(number: int, features: NDArray[np.float32]) -> None:
@@ -184,8 +184,10 @@ def check_tiles(
     yield from tile_features(paths, card, take, mpp=mpp, device=device)
     probs = head.probs(means)
     samples = [Sample(c, probs[i : i + 1], 1, str(i)) for i, (_, c) in enumerate(files)]
-    scope = _scope(seen, "tiles") + ", some of which may share a patient"
-    return Check(agreement(samples, names, seed, "tiles"), left, absent, unknown, scope, seen.known)
+    scope = _scope(seen.knows_files, "tiles") + ", some of which may share a patient"
+    return Check(
+        agreement(samples, names, seed, "tiles"), left, absent, unknown, scope, seen.knows_files
+    )
 
 
 def _classes(names: Sequence[str], marked: set[str]) -> Job[tuple[tuple[str, ...], ...]]:
@@ -205,7 +207,7 @@ def _classes(names: Sequence[str], marked: set[str]) -> Job[tuple[tuple[str, ...
     return absent, unknown
 
 
-def _told(seen: Seen, left: int, some: int, what: str) -> Job[None]:
+def _told(known: bool, left: int, some: int, what: str) -> Job[None]:
     """Say what was left out, or refuse where nothing stays."""
     if left and not some:
         raise PathotuneError(
@@ -216,7 +218,7 @@ def _told(seen: Seen, left: int, some: int, what: str) -> Job[None]:
     if left:
         plural = "" if left == 1 else "s"
         yield Note(f"{left} {what}{plural} that the model learnt from: left out.", "warning")
-    if not seen.known:
+    if not known:
         yield Note(
             f"This model does not say which {what}s it learnt from; if some are among these, "
             "the figures are too good.",
@@ -224,9 +226,9 @@ def _told(seen: Seen, left: int, some: int, what: str) -> Job[None]:
         )
 
 
-def _scope(seen: Seen, what: str) -> str:
+def _scope(known: bool, what: str) -> str:
     """Return what the figures are about; never called new where that is unknown."""
-    if seen.known:
+    if known:
         return f"{what} that the model had not learnt from"
     return f"{what}, and it is not known whether the model had learnt from some of them"
 

@@ -85,8 +85,9 @@ class Seen:
 
     Attributes
     ----------
-    known : bool
-        False for bundles that do not say it (made by an older version, or shipped).
+    knows_regions, knows_files : bool
+        Whether regions of slides, or tile files, are known again. A bundle of an older version
+        knows neither; one that learnt from tiles cannot tell whether they came from a slide.
     """
 
     def __init__(self, regions: Sequence[Mapping[str, Any]]) -> None:
@@ -94,7 +95,7 @@ class Seen:
         raw = b"".join(base64.b64decode(text) for text in kept)
         self._places = np.unique(np.frombuffer(raw, "<u8"))
         self._files = {str(r["file"]) for r in regions if "file" in r}
-        self.known = bool(kept or self._files)
+        self.knows_regions, self.knows_files = bool(kept), bool(self._files)
 
     def region(self, region: Annotation, slide: str) -> bool:
         """Whether tissue of a region on this slide (its fingerprint) was learnt."""
