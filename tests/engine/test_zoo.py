@@ -129,6 +129,37 @@ def test_what_timm_publishes_is_what_the_card_says(card_id):
         assert licence.startswith(told.license)
 
 
+IN_TIMM = sorted(c for c in ONE_PART if ALL[c].parts[0].weights.where.startswith("timm/"))
+
+
+@pytest.mark.parametrize("card_id", IN_TIMM)
+def test_the_network_is_the_one_that_timm_keeps_for_these_weights(card_id, built):
+    """Registers, pooling, kind of MLP, norms and positions: whatever would not fit the file."""
+    part = ALL[card_id].parts[0]
+    told = timm.get_pretrained_cfg(part.weights.where.removeprefix("timm/"))
+    with torch.device("meta"):
+        theirs = timm.create_model(f"{part.timm}.{told.tag}", pretrained=False, num_classes=0)
+    ours = built(ALL[card_id])
+    shapes = [{k: v.shape for k, v in n.state_dict().items()} for n in (ours, theirs)]
+    assert shapes[0].keys() == shapes[1].keys()
+    other = {k for k in shapes[0] if shapes[0][k] != shapes[1][k]}
+    # trained at another side, the positions of the patches are interpolated
+    assert other <= ({"pos_embed"} if "img_size" in part.kwargs else set())
+    kinds = [[type(m).__name__ for m in n.modules()] for n in (ours, theirs)]
+    assert kinds[0] == kinds[1]
+    registers = [getattr(n, "num_prefix_tokens", 0) for n in (ours, theirs)]
+    assert registers[0] == registers[1]
+    grown = "img_size" in part.kwargs or not told.fixed_input_size
+    assert grown or (part.input_px or ALL[card_id].tile_px) == told.input_size[-1]
+
+
+def test_timm_can_verify_fourteen_cards_and_none_of_those_trained_on_tissue():
+    assert len(IN_TIMM) == 14
+    hubs = {timm.get_pretrained_cfg(name).hf_hub_id for name in timm.list_pretrained()}
+    tissue = [c for c in ONE_PART if c not in IN_TIMM and ALL[c].needs_download]
+    assert tissue and not any(ALL[c].parts[0].weights.where in hubs for c in tissue)
+
+
 def test_every_card_says_what_a_user_must_know():
     for card_id in SHIPPED:
         card = ALL[card_id]
