@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from picture_states import choices
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,6 +323,7 @@ def main() -> None:
         os.environ["PATHOTUNE_HOME"] = str(args.home or Path(folder) / "home")
         studio = Studio(args.out)
         first_steps(studio, Path(folder))
+        choices(studio, Path(folder))
         the_sample(studio)
         marking(studio)
         reading_the_map(studio)

@@ -68,7 +68,7 @@ def stain(slide: Slide) -> str:
     what = f"This is {kind}." if kind and not slide.channels else slide.stain_problem
     if not what:
         return ""
-    return f"{what} It can be looked at and marked; the models were made for H&E."
+    return f"{what} The slide can be looked at and marked; the models were made for H&E."
 
 
 def tissue(slide: Slide, mask: TissueMask | None) -> str:
