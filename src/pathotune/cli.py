@@ -36,6 +36,7 @@ ORDER = (
     "predict",
     "nuclei",
     "eval_nuclei",
+    "refine_nuclei",
     "learn_nuclei",
     "models",
     "doctor",

@@ -8,7 +8,10 @@ files are the same for all.
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pathotune import plugins
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 SEGMENTERS = "pathotune.nuclei.segmenters"
 DEFAULT = "watershed"
+NETWORK = "pathotune-nucleus-net"  # what the header of a refined network says it is
 LEARNT = ".safetensors"  # ending of a segmenter that is a file of its own
 
 
@@ -80,7 +84,7 @@ def prepare(key: str, slide: Slide, tissue: TissueMask | None = None) -> Segment
     Parameters
     ----------
     key : str
-        One of `known`, or the name of a file that Learn nuclei wrote.
+        One of `known`, or the name of a file that Learn nuclei or Refine wrote.
     slide : Slide
         Needs um/px.
     tissue : TissueMask, optional
@@ -91,6 +95,13 @@ def prepare(key: str, slide: Slide, tissue: TissueMask | None = None) -> Segment
     PathotuneError
         There is no such segmenter, um/px is missing, or the slide is not brightfield.
     """
+    if key.endswith(LEARNT) and _is_network(Path(key)):
+        from pathotune.nuclei.segmenters import nucleus_net
+
+        refined: Segmenter = nucleus_net.prepare(
+            slide, tissue, nucleus_net.Config(weights=Path(key))
+        )
+        return refined
     if key.endswith(LEARNT):
         from pathotune.nuclei.unpaired import saved
 
@@ -98,3 +109,13 @@ def prepare(key: str, slide: Slide, tissue: TissueMask | None = None) -> Segment
         return learnt
     made: Segmenter = plugins.load(SEGMENTERS, key).prepare(slide, tissue)
     return made
+
+
+def _is_network(path: Path) -> bool:
+    """Tell whether a file holds a refined nucleus network, by its header alone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, MemoryError):
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 1 << 20)))
+        return bool(header.get("__metadata__", {}).get("kind") == NETWORK)
+    return False
