@@ -206,17 +206,14 @@ def add_values(
 
 
 def add_handle(viewer: Viewer, slide: Slide, *, name: str) -> Image:
-    """Add a clear layer over the slide, for something that is drawn below its node."""
+    """Add a clear layer in the slide's corner, for something that is drawn below its node."""
     from napari.layers import Image
 
-    sy, sx = pixel_scale(slide)
-    scale = (slide.height / 2 * sy, slide.width / 2 * sx)
-    layer = Image(
+    layer = Image(  # two pixels small: a clear layer over all would be drawn over all
         np.zeros((2, 2, 4), np.uint8),
         name=name,
         rgb=True,
-        scale=scale,
-        translate=tuple(s / 2 - p / 2 for s, p in zip(scale, (sy, sx), strict=True)),
+        scale=pixel_scale(slide),
         units=units(slide),
         axis_labels=AXES,
         blending="translucent",

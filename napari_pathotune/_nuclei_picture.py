@@ -26,6 +26,7 @@ class PictureNode(Image):
         super().__init__(clear, interpolation="nearest", parent=parent)
         self.set_gl_state("translucent", depth_test=False)
         self.unfreeze()
+        self._place = self.transform = STTransform()
         self.placed: tuple[float, float, float, float] | None = None
         self.line = Line(color="white", width=2, method="gl", parent=parent)
         self.line.set_gl_state("translucent", depth_test=False)
@@ -46,7 +47,7 @@ class PictureNode(Image):
         over = self.parent.transform  # from the layer's own pixels to the world
         a, b = over.imap((box[0], box[1]))[:2], over.imap((box[2], box[3]))[:2]
         scale = (b[0] - a[0]) / width, (b[1] - a[1]) / height
-        self.transform = STTransform(scale=scale, translate=a)
+        self._place.scale, self._place.translate = scale, a  # a new one would build shaders anew
         self.placed = box
         self.update()
 
