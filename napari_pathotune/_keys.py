@@ -121,6 +121,7 @@ BINDINGS: tuple[tuple[str, tuple[Binding, ...]], ...] = (
             Binding(("K",), "cut: draw a line through a nucleus", (NUCLEI,), "cut_nucleus"),
             Binding(("M",), "make one of the chosen nuclei", (NUCLEI,), "merge_nuclei"),
             Binding(("Delete", "Backspace"), "delete them", (NUCLEI,), "delete_nuclei"),
+            Binding(("N",), "the next nucleus whose class is uncertain", (NUCLEI,), "next_nucleus"),
             Binding(("Ctrl+Z",), "undo", (NUCLEI,), "undo_nuclei"),
             Binding(("Ctrl+Shift+Z",), "redo", (NUCLEI,), "redo_nuclei"),
         ),

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QGridLayout,
     QHBoxLayout,
+    QMenu,
     QProgressBar,
     QVBoxLayout,
     QWidget,
@@ -20,14 +21,17 @@ from qtpy.QtWidgets import (
 
 from napari_pathotune import _forms as forms
 from napari_pathotune import _layers
+from napari_pathotune import _nuclei_saving as saving
 from napari_pathotune import _nuclei_segmenters as segmenters
 from napari_pathotune._notice import Notice
+from napari_pathotune._nuclei_brown import BrownNuclei
 from napari_pathotune._nuclei_correct import CorrectNuclei
 from napari_pathotune._nuclei_desk import NucleiDesk
 from napari_pathotune._nuclei_hand import NucleiHand
 from napari_pathotune._nuclei_learning import LearnNuclei
 from napari_pathotune._nuclei_look import NucleiLook
 from napari_pathotune._nuclei_naming import NameNuclei
+from napari_pathotune._nuclei_numbers import NucleiNumbers
 from napari_pathotune._nuclei_under import UnderCursor
 from napari_pathotune._nuclei_view import NucleiView
 from napari_pathotune._session import Session
@@ -105,7 +109,13 @@ class NucleiDock(QWidget):
         self.correct = CorrectNuclei(self.hand)
         self.naming = NameNuclei(self.hand)
         self.folds: dict[str, QCollapsible] = {}
-        for title, content in (("Correct", self.correct), ("Classes of nuclei", self.naming)):
+        self.brown, self.numbers = BrownNuclei(self.desk), NucleiNumbers(self.desk)
+        for title, content in (
+            ("Correct", self.correct),
+            ("Classes of nuclei", self.naming),
+            ("Positive by DAB", self.brown),
+            ("Numbers", self.numbers),
+        ):
             fold = self.folds[title] = forms.fold(title)
             fold.addWidget(content)
 
@@ -121,6 +131,12 @@ class NucleiDock(QWidget):
         column.addWidget(self.under)
         for fold in self.folds.values():
             column.addWidget(fold)
+        self.menu = QMenu(self)
+        for label, key in saving.choices():
+            action = self.menu.addAction(label)
+            action.triggered.connect(lambda _=False, k=key: self._save(k))
+        self.export = forms.button("Export...", "Save the nuclei for other programs", self._export)
+        column.addWidget(self.export)
         column.addStretch(1)
         self.bar = QProgressBar()
         self.stop = forms.small("Cancel", "Stop now; what was found is kept", self.desk.cancel)
@@ -158,6 +174,18 @@ class NucleiDock(QWidget):
             return
         self.notice.clear()
         self.desk.start(self._region())
+
+    def _export(self) -> None:
+        self.menu.exec(self.export.mapToGlobal(self.export.rect().bottomLeft()))
+
+    def _save(self, key: str) -> None:
+        path = saving.ask(self, self.desk, key)
+        if path is not None:
+            self.notice.clear()
+            saving.save(self.desk, key, path, self._saved)
+
+    def _saved(self, name: str) -> None:
+        self.notice.say(f"Saved {name}.", "Research use only.")
 
     def _region(self) -> Region | None:
         viewer, slide = self.session.viewer, self.session.slide
@@ -224,6 +252,7 @@ class NucleiDock(QWidget):
         self.under.setVisible(there)
         for fold in self.folds.values():
             fold.setVisible(there)
+        self.export.setVisible(there and not state.running)
         if nuclei is None:
             self.count.setText("")
         elif not there and not state.running:

@@ -38,6 +38,8 @@ class NucleiHand(QObject):
         Why something was not done.
     class_asked(int)
         A digit was pressed: give the chosen nuclei this class, counted from 1.
+    next_asked()
+        The next uncertain nucleus is wanted.
     """
 
     tool_changed = Signal(str)
@@ -45,6 +47,7 @@ class NucleiHand(QObject):
     edited = Signal()
     said = Signal(str)
     class_asked = Signal(int)
+    next_asked = Signal()
 
     def __init__(self, view: NucleiView) -> None:
         super().__init__(view)
@@ -239,6 +242,7 @@ class NucleiHand(QObject):
                 "cut_nucleus": lambda: self.take("cut"),
                 "merge_nuclei": self.merge,
                 "delete_nuclei": self.delete,
+                "next_nucleus": self.next_asked.emit,
                 "undo_nuclei": self.undo,
                 "redo_nuclei": self.redo,
             },

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QHBoxLayout, QVBoxLayout, QWidget
 
 from napari_pathotune import _forms as forms
 from napari_pathotune._class_list import ClassList
+from napari_pathotune._nuclei_classing import NucleiClassing, verdict
 
 if TYPE_CHECKING:
     from napari_pathotune._nuclei_hand import NucleiHand
@@ -35,6 +36,13 @@ class NameNuclei(QWidget):
         self.name = forms.button(
             "Name the chosen", "Give the chosen nuclei this class (1-9)", self._name_chosen
         )
+        self.classing = NucleiClassing.of(hand)
+        self.verdict = forms.line()
+        self.next = forms.button(
+            "Next uncertain",
+            "Show the nucleus whose class is least certain, and choose it (N)",
+            self.classing.next_uncertain,
+        )
         row = QHBoxLayout()
         row.addWidget(self.name, 1)
         row.addWidget(self.add)
@@ -44,6 +52,8 @@ class NameNuclei(QWidget):
         outer.addWidget(self.classes)
         outer.addLayout(row)
         outer.addWidget(self.said)
+        outer.addWidget(self.verdict)
+        outer.addWidget(self.next)
         self.classes.chosen.connect(self._on_chosen)
         self.classes.renamed.connect(self._rename)
         self.classes.recoloured.connect(self._recolour)
@@ -52,6 +62,7 @@ class NameNuclei(QWidget):
             self,
             (hand.class_asked, self._by_digit),
             (hand.edited, self.refresh),
+            (self.classing.changed, self.refresh),
             (hand.chosen_changed, self.refresh),
             (self._desk.classes_changed, self.refresh),
             (self._desk.replaced, self.refresh),
@@ -136,6 +147,12 @@ class NameNuclei(QWidget):
         self.name.setEnabled(can)
         self.name.setText(f"Name them {self.active}" if can else "Name the chosen")
         self.said.setText(next_step(names, counts))
+        self.said.setVisible(bool(self.said.text()))
+        told, learning = self.classing.told, self.classing.learning
+        text = "" if told is None else verdict(told)
+        self.verdict.setText("Learning from the named nuclei..." if learning else text)
+        self.verdict.setVisible(bool(self.verdict.text()))
+        self.next.setVisible(told is not None)
 
 
 def next_step(names: list[str], counts: Counter[str]) -> str:

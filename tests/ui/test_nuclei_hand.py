@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
@@ -22,19 +24,23 @@ def ring(x, y, r, n=24):
 
 
 SPOTS = [(150, 150), (250, 150), (350, 150), (150, 300), (250, 300), (350, 300)]
+TWO_KINDS = [(100 + 60 * i, 120 + 90 * j) for i in range(10) for j in range(5)]
 
 
-def write_store(slide):
-    """Write six round nuclei as the store of a slide."""
+def write_store(slide, spots=SPOTS, kinds=None):
+    """Write round nuclei as the store of a slide; those of kind 1 are larger and brown."""
     import pyarrow.parquet as pq
 
     from pathotune.nuclei.measure import MEASURES
     from pathotune.nuclei.store import to_arrow
 
-    rings = [ring(x, y, 16) for x, y in SPOTS]
+    kinds = [0] * len(spots) if kinds is None else kinds
+    rings = [ring(x, y, 16 + 6 * k) for (x, y), k in zip(spots, kinds, strict=True)]
     n = len(rings)
     rows = {m: np.linspace(1, 2, n) for m in MEASURES} | {"confidence": np.ones(n)}
-    rows |= {"x": np.array([s[0] for s in SPOTS]), "y": np.array([s[1] for s in SPOTS])}
+    rows |= {"x": np.array([s[0] for s in spots]), "y": np.array([s[1] for s in spots])}
+    rows["area_um2"] = np.array([np.pi * (16 + 6 * k) ** 2 for k in kinds])
+    rows["dab_mean"] = np.where(kinds, 0.7, 0.05) + np.linspace(0, 0.01, n)
     boxes = np.array([(*r.min(0), *r.max(0)) for r in rings])
     rows |= dict(zip(("x0", "y0", "x1", "y1"), boxes.T, strict=True)) | {"outline": rings}
     about = {"mpp": 1.0, "segmenter": "made", "area_mm2": 0.5}
@@ -94,7 +100,7 @@ class Bench:
 
     def settle(self):
         QTest.qWait(20)
-        self.wait(lambda: not self.dock.hand.busy and self.session.jobs.idle)
+        self.wait(lambda: not self.dock.hand.busy and self.session.jobs.idle, 90)
 
 
 @pytest.fixture
@@ -188,3 +194,98 @@ def test_names_by_digit_are_kept_for_the_slide_and_a_new_run(bench):
     assert dock.desk.edits.named[2] == "Plasma cell"
     dock.naming._delete("Plasma cell")
     assert len(dock.desk.classes) == 2  # a class in use is not lost
+
+
+@pytest.fixture
+def two_kinds(bench):
+    """Return the bench with fifty nuclei, every other one large and brown."""
+    kinds = [(i + j) % 2 for i, j in itertools.product(range(10), range(5))]
+    bench.dock.desk.open(write_store(bench.session.slide, TWO_KINDS, kinds))
+    bench.wait(lambda: bench.dock.desk.edits is not None and len(bench.nuclei) == 50)
+    bench.kinds = np.array(kinds)
+    bench.settle()
+    return bench
+
+
+def name(bench, row, digit):
+    bench.dock.hand.choose((row,))
+    bench.dock.hand.class_asked.emit(digit)
+    bench.settle()
+
+
+def test_a_few_names_give_every_nucleus_a_class(two_kinds):
+    bench, dock = two_kinds, two_kinds.dock
+    dock.naming.add_class("Small")
+    dock.naming.add_class("Large")
+    bench.settle()
+    small, large = (np.flatnonzero(bench.kinds == k) for k in (0, 1))
+    for row in (*small[:2], *small[-2:]):
+        name(bench, int(row), 1)
+    assert bench.nuclei.counts() == {"Nucleus": 46, "Small": 4}
+    for row in (*large[:2], *large[-2:]):
+        name(bench, int(row), 2)
+    told = dock.naming.classing.told
+    assert told is not None
+    found = np.array([bench.nuclei.classes[c] for c in bench.nuclei.codes])
+    assert (found[bench.kinds == 1] == "Large").mean() > 0.9
+    assert "Nucleus" not in bench.nuclei.counts()
+    assert "places left out" in dock.naming.verdict.text()
+    assert "Small" in dock.naming.verdict.text()
+    named = set(dock.desk.edits.named)
+    bench.key(Qt.Key.Key_N) if dock.hand.take("choose") else dock.naming.next.click()
+    bench.settle()
+    (row,) = dock.hand.chosen
+    assert row not in named
+    camera = bench.viewer.scene.camera
+    assert np.allclose(camera.center[-2:], bench.nuclei.xy[row][::-1] - 0.5, atol=1)
+    numbers = dock.numbers
+    dock.folds["Numbers"].expand(animate=False)
+    numbers.setVisible(True)
+    numbers.isVisible = lambda: True  # its section may lie below the window's foot
+    numbers.count()
+    bench.settle()
+    top = numbers.table.topLevelItem(0)
+    assert top.text(1) == "50"
+    assert top.text(2) == "100"  # on 0.5 mm2
+    assert {top.child(i).text(0) for i in range(top.childCount())} == {"Small", "Large"}
+    assert numbers.bars.height() > 10
+
+
+def test_grades_by_dab_with_index_and_h_score(two_kinds):
+    bench, dock = two_kinds, two_kinds.dock
+    dock.brown.on.setChecked(True)
+    bench.settle()
+    assert bench.nuclei.counts() == {"Negative": 25, "3+": 25}
+    assert dock.brown.figures.text() == "50.0 % positive, H-score 150"
+    dock.brown.cuts[2].setValue(0.8)
+    bench.wait(lambda: "H-score 100" in dock.brown.figures.text())
+    dock.brown.cuts[0].setValue(0.5)
+    bench.wait(lambda: "rising" in dock.brown.worth.text())
+    dock.brown.on.setChecked(False)
+    bench.wait(lambda: bench.nuclei is not None and bench.nuclei.counts() == {"Nucleus": 50})
+
+
+def test_what_is_shown_is_saved(two_kinds, tmp_path):
+    import json
+
+    import tifffile
+
+    from napari_pathotune import _nuclei_saving as saving
+    from pathotune.nuclei.query import Nuclei
+
+    bench, dock = two_kinds, two_kinds.dock
+    dock.hand.choose((0, 1))
+    dock.hand.delete()
+    bench.settle()
+    paths = {k: tmp_path / f"out{saving.KINDS[k][1]}" for k in ("geojson", "csv", "labels")}
+    paths["parquet"] = tmp_path / "out.parquet"
+    done = []
+    for key, path in paths.items():
+        saving.save(dock.desk, key, path, done.append)
+    bench.wait(lambda: len(done) == 4)
+    assert len(json.loads(paths["geojson"].read_text())["features"]) == 48
+    assert len(paths["csv"].read_text().splitlines()) == 49
+    assert len(np.unique(tifffile.imread(paths["labels"]))) == 49
+    with Nuclei.open(paths["parquet"]) as nuclei:
+        assert len(nuclei) == 48
+    assert set(paths) <= {k for _, k in saving.choices()}
