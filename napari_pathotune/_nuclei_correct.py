@@ -25,6 +25,7 @@ TOOLS: tuple[tuple[Tool, str, str], ...] = (
     ("cut", "Cut", "Draw a line through a nucleus that is really two (K)"),
 )
 COLUMNS = 3
+NARROW = 60  # three fit beside the scroll bar of the smallest dock
 
 
 class CorrectNuclei(QWidget):
@@ -50,6 +51,8 @@ class CorrectNuclei(QWidget):
         self.redo = forms.button("Redo", "Make it again (Ctrl+Shift+Z)", hand.redo)
         for i, button in enumerate((self.join, self.delete, self.undo, self.redo), len(TOOLS)):
             grid.addWidget(button, i // COLUMNS, i % COLUMNS)
+        for made in (*self.tools.values(), self.join, self.delete, self.undo, self.redo):
+            made.setMinimumWidth(NARROW)
         self.said = forms.line()
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)

@@ -36,6 +36,7 @@ class NameNuclei(QWidget):
         self.name = forms.button(
             "Name the chosen", "Give the chosen nuclei this class (1-9)", self._name_chosen
         )
+        self.name.setMinimumWidth(60)  # a long name of a class never widens the dock
         self.classing = NucleiClassing.of(hand)
         self.verdict = forms.line()
         self.next = forms.button(

@@ -71,6 +71,7 @@ class NucleiView(QObject):
         self.layer: Any = None
         self._visual: Any = None
         self._stale = True
+        self._drawing = self._again = False
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(WAIT_MS)
@@ -213,7 +214,10 @@ class NucleiView(QObject):
             return
         if session.slide is None or self._visual is None or self._covers():
             return
-        self._stale = False
+        if self._drawing:  # it is shown first: moving on and on would never show one
+            self._again = True
+            return
+        self._stale, self._again, self._drawing = False, False, True
         diameter = NUCLEUS_UM / (frame.step_x * (session.slide.mpp or 1.0))
         drawn: Drawn = "outlines" if diameter >= OUTLINED else "dots"
         if self.style == "density" or diameter < DOTTED:
@@ -225,11 +229,17 @@ class NucleiView(QObject):
             lambda: draw(nuclei, frame, drawn, filled, how, chosen, diameter),
             what="Drawing the nuclei",
             where="nuclei",
-            key="nuclei-view",
-            replace=True,
             quiet=True,
-            on_done=self._lay_down,
+            on_done=self._drawn,
+            on_error=lambda _: self._drawn(None),
+            on_cancelled=lambda: self._drawn(None),
         )
+
+    def _drawn(self, shown: Shown | None) -> None:
+        self._drawing = False
+        self._lay_down(shown)
+        if self._again:
+            self._on_camera()
 
     def _lay_down(self, shown: Shown | None) -> None:
         slide, visual = self.desk.session.slide, self._visual
