@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import shapely
+import tifffile
 from scipy import ndimage
 
+from pathotune import cli
 from pathotune.events import PathotuneError, drain
 from pathotune.maps.classmap import ClassMap
 from pathotune.nuclei import rules
 from pathotune.nuclei.dab import DAB
+from pathotune.nuclei.kept import load_classes, save_classes
 from pathotune.nuclei.measure import MEASURES, measure
 from pathotune.nuclei.neighbours import neighbours
 from pathotune.nuclei.query import Nuclei
@@ -143,3 +148,82 @@ def test_dab_of_a_real_immunostain_is_that_of_skimage(shared, tmp_path):
     brown = nuclei.column("dab_mean")[nuclei.codes == nuclei.code("2+")]
     assert len(brown) == 0 or brown.min() >= 0.4
     assert np.isfinite(nuclei.column("nearest_um")).all()
+
+
+def test_classes_are_kept_for_their_own_run_only(four, tmp_path):
+    rules.by_dab(four)
+    file = save_classes(four)
+    again = Nuclei.open(four.path)
+    assert load_classes(again)
+    assert again.counts() == four.counts()
+    assert again.confidence.tolist() == four.confidence.tolist()
+    again.xy[0] += 1  # another run found it elsewhere
+    assert not load_classes(again)
+    file.write_bytes(b"PAR1 torn")
+    assert not load_classes(Nuclei.open(four.path))
+    file.unlink()
+    assert not load_classes(Nuclei.open(four.path))
+
+
+def test_the_command_grades_and_counts(shared, tmp_path, capsys):
+    file = str(shared / "data/img_skimage_ihc/ihc.png")
+    box = {"type": "Polygon", "coordinates": [[[0, 0], [256, 0], [256, 512], [0, 512], [0, 0]]]}
+    feature = {"type": "Feature", "geometry": box, "properties": {"name": "left"}}
+    (tmp_path / "r.geojson").write_text(json.dumps(feature))
+    labels = np.full((8, 8), 1, np.uint8)
+    ClassMap(("gland",), ((0, 0, 0),), (0, 0), 64.0, 32.0, labels).save(tmp_path / "m.safetensors")
+    asked = [
+        "nuclei",
+        file,
+        "--mpp",
+        "0.5",
+        "--tissue",
+        "off",
+        "--out",
+        str(tmp_path / "n.parquet"),
+    ]
+    more = ["--dab", "--map", str(tmp_path / "m.safetensors")]
+    more += ["--regions", str(tmp_path / "r.geojson"), "--json"]
+    assert cli.main([*asked, *more]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sum(told["grades"].values()) == told["nuclei"]
+    one, two, three = (told["grades"][g] for g in ("1+", "2+", "3+"))
+    assert told["h_score"] == pytest.approx(100 * (one + 2 * two + 3 * three) / told["nuclei"])
+    rows = {(r["region"], r["tissue"], r["class"]): r for r in told["summary"]}
+    assert rows["Whole slide", "gland", "All"]["count"] == told["nuclei"]
+    left = rows["left", "gland", "All"]
+    assert 0 < left["count"] < told["nuclei"]
+    assert left["area_mm2"] == pytest.approx(256 * 512 * 0.25 / 1e6)
+    assert cli.main([*asked, "--dab", "a,b", "--json"]) == 2
+    assert "three rising" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pen", "blood", "blur", "only nuclei"])
+def test_bad_fields_end_in_numbers_and_not_in_a_crash(kind, tmp_path):
+    """What is no tissue gives few nuclei; a field full of nuclei gives many."""
+    rng = np.random.default_rng(0)
+    pixels = np.full((256, 256, 3), 240, np.uint8)
+    if kind == "pen":
+        pixels[100:140] = (20, 60, 200)
+    elif kind == "blood":
+        pixels[40:220, 40:220] = (215, 60, 80)
+    else:
+        yy, xx = np.mgrid[:256, :256]
+        dye = np.zeros((256, 256))
+        for y in range(10, 256, 18):
+            for x in range(10, 256, 18):
+                dye[(yy - y) ** 2 + (xx - x) ** 2 < 64] = 0.7
+        if kind == "blur":
+            dye = ndimage.gaussian_filter(dye, 25)
+        density = dye[..., None] * np.array(Stains().haematoxylin) + 0.02
+        pixels = np.round(255 * 10**-density).astype(np.uint8)
+    pixels = np.clip(pixels + rng.normal(0, 2, pixels.shape), 0, 255).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "f.tif", pixels, photometric="rgb")
+    with open_slide(tmp_path / "f.tif", mpp=0.5) as slide:
+        told = drain(segment_slide(slide, prepare("watershed", slide), tmp_path / "n"))
+    if kind == "only nuclei":
+        assert told["nuclei"] == pytest.approx(196, rel=0.1)
+    else:
+        # out of focus there were 196: what is left of them is not many, and none are made up
+        assert told["nuclei"] < (98 if kind == "blur" else 40)
+    assert not told["stains_estimated"] or kind == "blood"

@@ -16,11 +16,12 @@ from pathotune.events import Note, PathotuneError, drain
 
 if TYPE_CHECKING:
     from pathotune._console import Teller
+    from pathotune.nuclei.query import Nuclei
     from pathotune.slides.slide import Slide
 
 TEXT = "Find the nuclei of a slide: outlines, measurements, counts."
 ALIASES = ("segment",)
-SLIDE_ONLY = ("region", "geojson", "csv", "labels", "anndata")
+SLIDE_ONLY = ("region", "geojson", "csv", "labels", "anndata", "dab", "map", "regions")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--geojson", metavar="FILE", help="detections for QuPath (.gz compresses)")
     parser.add_argument("--csv", metavar="FILE", help="one line a nucleus (.gz compresses)")
     parser.add_argument("--labels", metavar="FILE", help="label OME-TIFF with levels")
+    parser.add_argument(
+        "--dab",
+        nargs="?",
+        const="0.2,0.4,0.6",
+        metavar="A,B,C",
+        help="grade by brown: optical densities from which 1+, 2+, 3+ (0.2,0.4,0.6)",
+    )
+    parser.add_argument("--map", metavar="FILE", help="class map: count by the tissue below")
+    parser.add_argument("--regions", metavar="GEOJSON", help="count by these regions")
     parser.add_argument("--anndata", metavar="FILE", help="AnnData file (.h5ad)")
 
 
@@ -84,12 +94,40 @@ def run(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
             area = told["area_mm2"]
             told |= {"nuclei": len(nuclei), "edits": len(edits)}
             told["per_mm2"] = len(nuclei) / area if area else None
+        told |= _counted(args, nuclei)
         for name in ("geojson", "csv", "anndata"):
             if name in outs:
                 getattr(exports, f"write_{name}")(outs[name], nuclei)
         if "labels" in outs:
             raster.write_labels(outs["labels"], nuclei, width, height)
     return {**told, **{k: v for k, v in asked.items() if v is not None}}
+
+
+def _counted(args: argparse.Namespace, nuclei: Nuclei) -> dict[str, Any]:
+    """Grade and count as the options say."""
+    from pathotune.maps.classmap import ClassMap
+    from pathotune.marks.geojson import read_geojson
+    from pathotune.nuclei import rules
+    from pathotune.nuclei.summaries import summarise
+
+    told: dict[str, Any] = {}
+    if args.dab is not None:
+        try:
+            cuts = [float(v) for v in args.dab.split(",")]
+        except ValueError:
+            cuts = []  # refused in words below
+        found = rules.by_dab(nuclei, cuts)
+        told |= {"positive_index": found.positive, "h_score": found.h_score}
+        told |= {"grades": dict(zip(rules.GRADES, found.counts, strict=True))}
+    if args.map is None and args.regions is None:
+        return told
+    regions: dict[str, Any] = {}
+    for item in read_geojson(args.regions).items if args.regions else ():
+        name = item.name or item.class_name or "Region"
+        shape = item.geometry.buffer(item.width / 2) if item.width else item.geometry
+        regions[name] = regions[name].union(shape) if name in regions else shape
+    ground = None if args.map is None else ClassMap.load(args.map)
+    return {**told, "summary": summarise(nuclei, regions, ground)}
 
 
 def _tiles(args: argparse.Namespace, tell: Teller) -> dict[str, Any]:
