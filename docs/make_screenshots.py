@@ -311,6 +311,37 @@ def an_overlap(studio: Studio) -> None:
     studio.viewer.reset_view()
 
 
+def nuclei(studio: Studio) -> None:
+    """Nuclei of the skin slide: found, and all of them named after a few."""
+    from pathotune.slides.sample import skin_slide
+
+    session = studio.session
+    session.loop.pause()
+    dock = studio.dock("nuclei")
+    session.open(skin_slide())
+    studio.until(lambda: session.tissue is not None and dock.primary.isEnabled())
+    dock.primary.click()
+    studio.until(lambda: dock.desk.edits is not None)
+    slide, found = session.slide, dock.desk.nuclei
+    x, y = slide.width * 0.5, slide.height * 0.5
+    studio.look_at(x, y, 900)
+    studio.settle(4.0)
+    studio.take("nuclei-found")
+    dock.folds["Classes of nuclei"].expand(animate=False)
+    for name in ("Round", "Long"):
+        dock.naming.add_class(name)
+    studio.viewer.window._qt_window.setFocus()
+    order = np.argsort(found.column("eccentricity"))
+    for digit, rows in ((1, order[:400:60]), (2, order[-400::60])):
+        dock.hand.choose(tuple(int(r) for r in rows))
+        dock.hand.class_asked.emit(digit)
+        studio.until(lambda: not dock.hand.busy)
+    dock.hand.choose(())
+    studio.until(lambda: dock.naming.classing.told is not None)
+    studio.settle(4.0)
+    studio.take("nuclei-classes")
+
+
 def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -327,6 +358,7 @@ def main() -> None:
         the_sample(studio)
         marking(studio)
         reading_the_map(studio)
+        nuclei(studio)
         a_better_model(studio)
         studio.viewer.close()
     made = [*args.out.glob("*-dark.png"), *args.out.glob("*-light.png")]
