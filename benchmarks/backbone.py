@@ -61,7 +61,7 @@ def ways(model: ModelCard, threads: int) -> dict[str, Any]:
     exact = openvino.convert(model, networks, projection, None, False, threads)
     graphs = part_graphs(model, networks, projection)
     tiles = trust.tissue_tiles(model.tile_px, model.mpp)
-    parts = [openvino._model(g, tiles) for g in graphs]
+    parts = [openvino.traced_model(g, tiles) for g in graphs]
     all_half = openvino.OpenVinoEngine(parts, ["bf16"] * len(parts), projection is None, graphs)
     found["OpenVINO f32"] = exact
     found["OpenVINO bf16 (all of it)"] = all_half

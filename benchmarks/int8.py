@@ -40,7 +40,7 @@ def main() -> None:
     chosen = openvino.convert(model, networks, projection, None, runtime.has_bf16(), threads)
     graphs = part_graphs(model, networks, projection)
     known = real_tiles(model, args.slide[0], 40)
-    models = [openvino._model(g, known[:2]) for g in graphs]
+    models = [openvino.traced_model(g, known[:2]) for g in graphs]
     for one in models:
         one.reshape([2, *known.shape[1:]])
     models[0] = nncf.quantize(

@@ -215,7 +215,7 @@ def test_a_network_that_cannot_be_converted_runs_in_torch_and_that_is_told(
     def broken(*_):
         raise RuntimeError("operator aten::odd is not known\nand more")
 
-    monkeypatch.setattr(openvino, "_model", broken)
+    monkeypatch.setattr(openvino, "traced_model", broken)
     backbone = extract.backbone_for(tiny_card, "cpu")
     (note,) = backbone.notes()
     assert isinstance(note, Note) and "aten::odd" in note.text and "torch" in note.text
@@ -271,7 +271,7 @@ def test_memory_that_ran_out_is_no_verdict(tiny_card, fresh, monkeypatch):
         def hungry(*_, error=error):
             raise error
 
-        monkeypatch.setattr(openvino, "_model", hungry)
+        monkeypatch.setattr(openvino, "traced_model", hungry)
         extract._loaded.clear()
         assert extract.backbone_for(tiny_card, "cpu").engine.name == "torch, f32"
     assert not list(fresh.glob("*/" + compiled.ABOUT))
