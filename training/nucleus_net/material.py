@@ -242,7 +242,7 @@ def taught(items: list[Item], maps_of: Callable[[NDArray[Any]], NDArray[Any]]) -
 
 
 def from_tissue(
-    sources: list[list[NDArray[Any]]],
+    sources: list[list[NDArray[Any]]], marked_too: bool = False
 ) -> tuple[list[Item], list[Stains], list[NDArray[Any]]]:
     """Return looked-at fields, the sources' stains, and patches (96, 96, 3) without nuclei."""
     items, stains, bare = [], [], []
@@ -256,7 +256,7 @@ def from_tissue(
             if blue > 215 and green < 150:  # the few tiles whose colours were spoilt upstream
                 continue
             labels, weight = trusted(pixels, finder)
-            if pixels.shape[0] > SKIN_ROWS:
+            if marked_too and pixels.shape[0] > SKIN_ROWS:
                 marked = by_hand(pixels.shape[:2])
                 labels[marked], weight[marked] = 0, HINTED
             if (weight[labels == 0] > 0).mean() > 0.1:
