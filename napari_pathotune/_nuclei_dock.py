@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from napari_pathotune._bus import Failure
     from pathotune.slides.geometry import Region
 
+NARROWEST = 250  # what is left of the smallest dock beside its scroll bar
 WHOLE, SCREEN, MARKED = "whole", "screen", "marked"
 
 
@@ -120,6 +121,7 @@ class NucleiDock(QWidget):
             fold.addWidget(content)
 
         middle = QWidget()
+        middle.setMinimumWidth(NARROWEST)
         column = QVBoxLayout(middle)
         column.setContentsMargins(0, 0, 0, 0)
         column.addLayout(top)
