@@ -13,6 +13,8 @@ class may share a patient, so true spreads are wider.
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import sys
 import time
 from pathlib import Path
@@ -109,33 +111,36 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first", type=int, default=FIRST_JUDGED_DRAW, help="seed of the first")
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--rows", type=Path, help="file that every training's figures are added to")
     parser.add_argument("--only", nargs="+", default=list(WANTED))
     args = parser.parse_args()
     trainer.VIEWS = passes.VIEWS = 4
     bench = Bench(args.development / "data", Training(views=1))
-    print("| method | k | fast model | difference | 95 % interval | seconds |")
-    print("|---|---|---|---|---|---|", flush=True)
+    print("| method | k | draws | fast model | difference | 95 % interval | seconds | GB |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in args.only:
         method, values = WANTED[name]
         config, _ = settings(method, values)
         for k in args.per_class:
-            rows = np.array(
-                [
-                    bench.learn(method, config, train, test, args.first + seed)
-                    for seed, (train, test) in enumerate(
-                        draws(bench.pieces.classes, k, args.draws, args.first)
-                    )
-                ]
-            )
+            found = []
+            for seed, (train, test) in enumerate(
+                draws(bench.pieces.classes, k, args.draws, args.first)
+            ):
+                found.append(bench.learn(method, config, train, test, args.first + seed))
+                if args.rows:
+                    with args.rows.open("a", encoding="utf-8") as file:
+                        file.write(json.dumps([name, k, args.first + seed, *found[-1]]) + "\n")
+            rows = np.array(found)
             gain = rows[:, 0] - rows[:, 1]
             # Student's t for the few draws there are
             from scipy.stats import t
 
             half = t.ppf(0.975, len(gain) - 1) * gain.std(ddof=1) / len(gain) ** 0.5
             print(
-                f"| {name} | {k} | {rows[:, 1].mean():.3f} | {gain.mean():+.3f} | "
+                f"| {name} | {k} | {len(rows)} | {rows[:, 1].mean():.3f} | {gain.mean():+.3f} | "
                 f"{gain.mean() - half:+.3f} to {gain.mean() + half:+.3f} | "
-                f"{np.median(rows[:, 2]):.0f} |",
+                f"{np.median(rows[:, 2]):.0f} | "
+                f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} |",
                 flush=True,
             )
 

@@ -47,12 +47,12 @@ def build(trunk: Trunk, config: Config, setting: Setting) -> Delta:
 
     if trunk.kind != "stages":
         delta = _Adapters(trunk, setting.first(config.block, trunk.depth))
-        delta.rate = 3e-4
+        delta.rate = 1e-4
         for level in range(delta.first, trunk.depth):
             delta.modules[str(level)] = Bottleneck(trunk.width, config.width)
         return delta
     whole = Delta(trunk, 0)
-    whole.rate = 3e-4
+    whole.rate = 1e-4
     for number, (stage, channels) in enumerate(trunk.stages()):
         detour = Bottleneck(channels, config.width)
         whole.modules[str(number)] = detour

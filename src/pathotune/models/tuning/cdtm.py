@@ -38,7 +38,7 @@ class Config:
         10.0, "Sharpness", "Of the likeness to the centres; 1 is as published.", 0.1, 100.0
     )
     staged: bool = setting(False, "Second stage", "Then all weights learn at a tenth of the rate.")
-    rate: float = setting(3e-4, "Learning rate", "Of stage 1.", 1e-7, 1e-1)
+    rate: float = setting(1e-4, "Learning rate", "Of stage 1.", 1e-7, 1e-1)
     block: int = from_block()
 
 
