@@ -86,7 +86,7 @@ def draws(
         for c in np.unique(classes):
             order = rng.permutation(np.flatnonzero(classes == c))
             train.extend(order[:per_class])
-            test.extend(order[-4:])
+            test.extend(order[per_class:][-4:])
         yield np.array(train), np.array(test)
 
 

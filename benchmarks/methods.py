@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from pathotune import drain, plugins
 from pathotune.learn.adapt import passes, trainer
@@ -28,9 +29,11 @@ from pathotune.learn.adapt.material import Material
 from pathotune.learn.pieces import of_tiles
 from pathotune.learn.settings import Training
 from pathotune.learn.tune import settings
+from pathotune.models.backbones import load_networks
 from pathotune.models.cards import DEFAULT_ID, card
 from pathotune.models.text import sentence
 from pathotune.models.tuned import METHODS
+from pathotune.models.tuning import _net
 from pathotune.models.tuning._delta import Setting
 from pathotune.models.tuning._net import Net
 
@@ -59,12 +62,33 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+def kather_tiles(data: Path) -> tuple[NDArray[np.uint8], NDArray[np.intp], list[str]]:
+    """Return the eight-class tiles of 150 px, two a class, mirrored to 224 px."""
+    root = data / "tiles_kather2016_8class"
+    names = sorted(p.name for p in root.iterdir() if p.is_dir())
+    files = [(i, f) for i, n in enumerate(names) for f in sorted((root / n).glob("*.*"))]
+    tiles = np.stack([open_tissue.read(f)[:150, :150] for _, f in files])
+    margin = (224 - tiles.shape[1]) // 2
+    pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
+    return np.pad(tiles, pad, mode="reflect"), np.array([i for i, _ in files]), names
+
+
+def with_random_weights(chosen: Any, device: str) -> Any:
+    """Load a card's networks and draw every weight anew, as before any training."""
+    networks, projection = load_networks(chosen, device)
+    torch.manual_seed(0)
+    for module in (m for network in networks for m in network.modules()):
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()
+    return networks, projection
+
+
 class Bench:
     """The tiles, the networks, and what was computed of them for a first changed block."""
 
-    def __init__(self, data: Path, plan: Training) -> None:
-        tiles, y, names = open_tissue.crc_tiles(data)
-        self.card = card(DEFAULT_ID)
+    def __init__(self, data: Path, plan: Training, args: argparse.Namespace) -> None:
+        tiles, y, names = kather_tiles(data) if args.kather else open_tissue.crc_tiles(data)
+        self.card = card(args.backbone)
         margin = (self.card.tile_px - tiles.shape[1]) // 2
         pad = ((0, 0), (margin, margin), (margin, margin), (0, 0))
         pixels = np.pad(tiles, pad, mode="reflect")
@@ -111,11 +135,16 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5)
     parser.add_argument("--first", type=int, default=FIRST_JUDGED_DRAW, help="seed of the first")
     parser.add_argument("--per-class", type=int, nargs="+", default=[2, 4])
+    parser.add_argument("--backbone", default=DEFAULT_ID, help="card whose network is tuned")
+    parser.add_argument("--random", action="store_true", help="control: its weights drawn anew")
+    parser.add_argument("--kather", action="store_true", help="the other laboratory's tiles")
     parser.add_argument("--rows", type=Path, help="file that every training's figures are added to")
     parser.add_argument("--only", nargs="+", default=list(WANTED))
     args = parser.parse_args()
     trainer.VIEWS = passes.VIEWS = 4
-    bench = Bench(args.development / "data", Training(views=1))
+    if args.random:
+        _net.load_networks = with_random_weights
+    bench = Bench(args.development / "data", Training(views=1), args)
     print("| method | k | draws | fast model | difference | 95 % interval | seconds | GB |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for name in args.only:
