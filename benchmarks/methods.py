@@ -58,6 +58,10 @@ WANTED: dict[str, tuple[str, dict[str, Any]]] = {
     "cdtm": ("cdtm", {}),
     "cdtm, as published": ("cdtm", {"residual": False, "temperature": 1.0}),
     "cdtm, token mode": ("cdtm", {"mode": "token"}),
+    "cdtm, token mode, 300 centres": ("cdtm", {"mode": "token", "clusters": 300}),
+    "cdtm, 5 centres": ("cdtm", {"clusters": 5}),
+    "cdtm, 100 centres": ("cdtm", {"clusters": 100}),
+    "cdtm, two stages": ("cdtm", {"staged": True}),
     "head": ("head", {}),
 }
 
