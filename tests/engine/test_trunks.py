@@ -7,7 +7,12 @@ import pytest
 import torch
 
 from pathotune import plugins
-from pathotune.events import PathotuneError
+from pathotune.events import PathotuneError, drain
+from pathotune.learn.adapt.material import Material
+from pathotune.learn.adapt.trainer import Trainer
+from pathotune.learn.pieces import of_tiles
+from pathotune.learn.settings import Training
+from pathotune.models import cards
 from pathotune.models._torchvision import import_timm
 from pathotune.models.backbones import normalised, part_maps
 from pathotune.models.bundle import ModelBundle
@@ -115,6 +120,34 @@ def test_every_method_serves_every_family_or_says_why_not(family, method):
         kept = torch.arange(0, 64, 2)
         half = net.upper(net.lower(net.pixels(tiles)), kept=kept).flatten(1, 2)
         assert half[:, 1].abs().max() == 0 and half[:, 0].abs().max() > 0
+
+
+@pytest.mark.parametrize("values", [{}, {"residual": False}], ids=["residual", "as published"])
+def test_what_is_kept_of_every_family_can_be_learnt_from(family, values):
+    """A module behind the last block keeps what lies below, whatever shape that has."""
+    module = plugins.load(METHODS, "cdtm")
+    net = Net(family[1], "cpu")
+    net.attach(module, module.Config(**values), Setting())
+    tiles = np.random.default_rng(0).integers(0, 255, (4, 64, 64, 3), dtype=np.uint8)
+    pieces = of_tiles(tiles, np.arange(4), np.array([0, 1, 0, 1]), list("abcd"), 8)
+    material = Material(net, pieces, Training(views=1))
+    drain(material.prepare())
+    assert material.keeps
+    run = drain(Trainer(material).run(np.ones(4, bool), None, 1, 0, ""))
+    assert np.isfinite(run.passes[-1].train_loss) and not run.broken
+
+
+def test_the_frozen_features_stay_whole_beside_a_module_that_replaces_them():
+    card = cards.card(cards.DEFAULT_ID)
+    shape = (1, card.tile_px, card.tile_px, 3)
+    tiles = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    alone, tuned = Net(card, "cpu"), Net(card, "cpu")
+    module = plugins.load(METHODS, "cdtm")
+    tuned.attach(module, module.Config(residual=False), Setting())
+    with torch.inference_mode():
+        before = alone.upper(alone.lower(alone.pixels(tiles)))
+        after = tuned.upper(tuned.lower(tuned.pixels(tiles)), changed=False)
+    assert torch.equal(before, after)
 
 
 def test_names_tell_transformers_from_other_networks():

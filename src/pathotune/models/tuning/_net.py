@@ -203,8 +203,6 @@ class Net:
     def _rest(self, pixels: Any) -> Any:
         import torch
 
-        if self.delta is not None and self.delta.direct:
-            return None
         maps = [
             m for part, net in self._others for m in part_maps(part, net, pixels, self.card.tokens)
         ]

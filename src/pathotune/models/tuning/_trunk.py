@@ -175,7 +175,7 @@ class Trunk:
             output_fmt="NCHW",
             intermediates_only=True,
         )
-        return State(state.x[:0], 1, list(maps), state.stem)
+        return State(state.x[:, :0], 1, list(maps), state.stem)  # one row a tile, for batches
 
     def features(self, pixels: Any) -> Any:
         """Return what timm's ``forward_features`` gives for pixels (B, 3, P, P), 0 to 1."""
