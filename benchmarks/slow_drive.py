@@ -56,10 +56,12 @@ class Drive:
         self.a_read, self.a_tile = 0.0, 0.0
         direct = Slide.read_reduced
 
-        def read(slide: Slide, level: int, by: int, x: int, y: int, w: int, h: int) -> Any:
+        def read(
+            slide: Slide, level: int, by: int, x: int, y: int, w: int, h: int, **how: Any
+        ) -> Any:
             tiles = (-(-(x + w) // TILE) - x // TILE) * (-(-(y + h) // TILE) - y // TILE)
             time.sleep(self.a_read + self.a_tile * tiles)
-            return direct(slide, level, by, x, y, w, h)
+            return direct(slide, level, by, x, y, w, h, **how)
 
         Slide.read_reduced = read  # type: ignore[method-assign]
         self.direct = direct

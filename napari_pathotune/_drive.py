@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import random
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ SLOW_S = 0.08  # a reading that takes longer would be felt
 _NETWORK = ("nfs", "cifs", "smb", "afs", "ceph", "gluster", "lustre", "9p", "davfs", "ncpfs")
 _FUSE = ("sshfs", "s3fs", "rclone", "gcsfuse", "goofys", "smbnetfs", "davfs", "glusterfs")
 _REMOTE = 4  # what Windows calls a network drive
-_PLACES = (0.31, 0.57, 0.43)
+_PLACES = 4
 
 
 def on_network(path: Path) -> bool:
@@ -62,14 +63,19 @@ def _is_network(kind: str) -> bool:
 
 
 def is_slow(slide: Slide) -> bool:
-    """Whether to read a slide in the background (files lane: it reads up to three places)."""
+    """Whether to read a slide in the background (not in the GUI thread).
+
+    It reads up to four places; one that comes quickly is enough, so that a busy
+    processor is not taken for a slow drive.
+    """
     if on_network(slide.path):
         return True
     side = slide.chunk
-    for share in _PLACES:
+    for _ in range(_PLACES):  # others each time: what was read lately is in memory
+        across, down = random.random(), random.random()
         began = time.perf_counter()
         with contextlib.suppress(PathotuneError, OSError):  # damaged there, perhaps only there
-            slide.read_level(0, int(slide.width * share), int(slide.height * share), side, side)
+            slide.read_level(0, int(slide.width * across), int(slide.height * down), side, side)
         if time.perf_counter() - began < SLOW_S:
             return False
     return True

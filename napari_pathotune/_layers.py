@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_pathotune._drive import is_slow
 from napari_pathotune._patience import Patience, patience_of
 from pathotune.slides.slide import Region
 
@@ -71,7 +72,7 @@ def slide_layer_data(slide: Slide, seen: Seen | None = None) -> tuple[Any, dict[
 
     `seen` is what has been read of it already, so that the window need not.
     """
-    patience = Patience(slide.pyramid())
+    patience = Patience(slide.pyramid(), lambda: is_slow(slide))
     if seen is not None:
         patience.know(seen.coarsest, seen.slow)
     data = patience.levels

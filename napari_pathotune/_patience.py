@@ -12,6 +12,7 @@ for pixels from elsewhere, a script or a console, always gets the true ones.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -22,10 +23,11 @@ import numpy as np
 from PIL import Image as Picture
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_pathotune._slow_reads import SlowReads
+from napari_pathotune._slow_reads import NAME, SlowReads
+from pathotune.events import PathotuneError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from napari.layers import Image
     from numpy.typing import NDArray
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 _SIDE = 512  # of a piece, about
 _MOMENT_S = 0.02  # the window may wait for what is likely to come at once
 _WAITED_S = 0.15  # for a drive, in one look: felt
-_STRIKES = 2
+_STRIKES, _AFTERWARDS = 2, 20  # waits before the drive is asked, and again after it was quick
 _PAUSE_MS = 80  # between two turns of drawing
 _AGAIN_MS = 6000  # after which what could not be read is asked for once more
 _REST = 3  # times what a turn took is left to the window
@@ -48,6 +50,13 @@ _COARSER, _FEW = 3.5, 4  # a level so much coarser comes first, if it takes so f
 
 class Patience(QObject):
     """How one layer's levels are read; in the GUI thread.
+
+    Parameters
+    ----------
+    levels : sequence of LevelArray
+        From the finest on.
+    is_slow : callable
+        Asked in a thread, after the window had to wait, whether the drive is why.
 
     Signals
     -------
@@ -58,9 +67,13 @@ class Patience(QObject):
     failed = Signal(object)
     _came = Signal()
     _bad = Signal(object)
+    _slow = Signal()
 
-    def __init__(self, levels: Sequence[LevelArray]) -> None:
+    def __init__(
+        self, levels: Sequence[LevelArray], is_slow: Callable[[], bool] = lambda: True
+    ) -> None:
         super().__init__()
+        self._is_slow = is_slow
         self.levels = [PatientLevel(self, i, level) for i, level in enumerate(levels)]
         self._sources = list(levels)
         self._coarsest = len(levels) - 1
@@ -78,6 +91,7 @@ class Patience(QObject):
         self._later.timeout.connect(self._turn)
         self._came.connect(self._on_came)
         self._bad.connect(self._on_bad)
+        self._slow.connect(self.begin)
 
     @property
     def waits(self) -> bool:
@@ -134,8 +148,15 @@ class Patience(QObject):
         elif waited > _WAITED_S:
             self._strikes += 1
             if self._strikes >= _STRIKES:
-                self.begin()
+                self._strikes = -_AFTERWARDS
+                threading.Thread(target=self._ask_drive, name=NAME, daemon=True).start()
         return pixels
+
+    def _ask_drive(self) -> None:
+        """Find out, in a thread, whether the drive made the window wait, or a busy processor."""
+        with contextlib.suppress(PathotuneError):  # it has been closed meanwhile
+            if self._is_slow() and not self._stopped:
+                self._slow.emit()
 
     def _read(self, piece: Piece) -> Pixels:
         number, row, column = piece

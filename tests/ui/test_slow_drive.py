@@ -54,14 +54,14 @@ class Drive:
     def _read(self):
         drive = self
 
-        def read(slide, *box):
+        def read(slide, *box, **how):
             if threading.current_thread() is threading.main_thread():
                 drive.window += 1
             drive.reads.append(box)
             time.sleep(drive.delay)
             if drive.broken:
                 raise OSError(5, "Input/output error")
-            return drive.direct(slide, *box)
+            return drive.direct(slide, *box, **how)
 
         return read
 
@@ -225,11 +225,11 @@ def test_a_drive_that_goes_away_is_told_once_and_asked_again(
     wait_until(lambda: np.array_equal(patience.take(0, box), right), what="the drive's return")
 
 
-def test_a_fast_drive_is_read_directly_until_it_makes_the_window_wait(large, drive):
+def test_a_fast_drive_is_read_directly_until_it_makes_the_window_wait(large, drive, wait_until):
     drive.delay = 0.0
     with open_slide(large) as slide:
         assert not _drive.is_slow(slide)
-        patience = Patience(slide.pyramid())
+        patience = Patience(slide.pyramid(), lambda: _drive.is_slow(slide))
         patience.know(np.asarray(slide.pyramid()[-1]))
         for i in range(3):
             patience.take(0, (slice(0, 300), slice(300 * i, 300 * i + 300)))
@@ -237,8 +237,20 @@ def test_a_fast_drive_is_read_directly_until_it_makes_the_window_wait(large, dri
         drive.delay = DELAY_S
         for i in range(2):
             patience.take(0, (slice(900, 1200), slice(300 * i, 300 * i + 300)))
-        assert patience.waits
+        wait_until(lambda: patience.waits)
         patience.stop()
+
+
+def test_a_busy_processor_is_not_taken_for_a_slow_drive(large, drive, qtbot):
+    asked = []
+    with open_slide(large) as slide:
+        patience = Patience(slide.pyramid(), lambda: bool(asked.append(True)))
+        patience.know(np.asarray(slide.pyramid()[-1]))
+        for i in range(5):
+            patience.take(0, (slice(900, 1200), slice(300 * i, 300 * i + 300)))
+        qtbot.wait(50)
+        assert asked == [True], "asked once, not at every wait"
+        assert not patience.waits and not readers()
 
 
 @pytest.mark.parametrize(
