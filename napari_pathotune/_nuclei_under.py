@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QLabel
 
@@ -65,6 +66,8 @@ class UnderCursor(QLabel):
         )
 
     def _answer(self, values: dict[str, float | str] | None) -> None:
+        if not isalive(self):
+            return  # the window was closed while the question was on its way
         text = NOTHING if values is None else f"Under the cursor: {told(values)}"
         self.setText(text)
         viewer = self._desk.session.viewer

@@ -97,7 +97,8 @@ def test_training_stops_and_goes_on(slide, card):
     first = []
     bundle = drain(
         train([(slide, marks())], card=card, device="cpu"),
-        lambda e: first.append(e.done) if isinstance(e, Progress) else None,
+        # the step before, finding the tissue, is one
+        lambda e: first.append(e.done) if isinstance(e, Progress) and e.total > 1 else None,
     )
     assert first[0] > 0 and bundle.classes == ("A", "B")
 

@@ -340,13 +340,15 @@ def colour_features(slide, card, grid, store, cells, *, focus=None, **_):
 def quick(monkeypatch):
     """Use colours as features, so that the loop runs in full without torch."""
     from napari_pathotune import _settings, _working
+    from pathotune.maps import predict
     from pathotune.models import features
     from pathotune.places import data_dir
 
     folder = data_dir() / "models"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "colour.toml").write_text(CARD)
-    monkeypatch.setattr(features, "compute_features", colour_features)
+    for module in (features, predict):  # each has the name, whichever was loaded first
+        monkeypatch.setattr(module, "compute_features", colour_features)
     monkeypatch.setattr(_settings, "backbone", lambda: "colour")
     monkeypatch.setattr(
         _working, "_device", lambda work, card: _working.DeviceFound("CPU, 2 cores")

@@ -179,10 +179,14 @@ def test_stopping_waits_for_something_to_keep(panel, taught, monkeypatch, wait_u
 
 
 def test_a_look_at_what_it_has_learnt_hides_the_other_map(panel, taught, wait_until):
-    session, taught["pause"] = panel.session, 0.03
+    session, taught["pause"] = panel.session, 0.1
     panel.preview.setChecked(True)
+    # what is looked at is the middle of the screen, as far as it is tissue
+    wait_until(lambda: session.tissue is not None and session.loop.focus() is not None)
+    wait_until(lambda: session.jobs.idle)
     panel.improve.click()
-    wait_until(lambda: PREVIEW in session.viewer.layers, what="the look")
+    wait_until(lambda: PREVIEW in session.viewer.layers or panel.tuning.error, what="the look")
+    assert panel.tuning.error is None
     assert not session.view.layer.visible
     panel.cancel.click()
     assert PREVIEW not in session.viewer.layers and session.view.layer.visible
